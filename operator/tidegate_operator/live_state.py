@@ -65,15 +65,14 @@ class Workload:
         return self.is_current and self.updated >= self.total
 
     @property
+    def is_up_to_date(self) -> bool:
+        """Whether there are no pods but those with the newest template, ready or not."""
+        return self.exists and self.is_replaced and self.updated >= self.desired
+
+    @property
     def is_complete(self) -> bool:
         """Whether the rollout is complete: exactly the desired pods exist, and are ready."""
-        return (
-            self.exists
-            and self.is_current
-            and self.updated >= self.desired
-            and self.ready >= self.desired
-            and self.total <= self.desired
-        )
+        return self.is_up_to_date and self.ready >= self.desired and self.total <= self.desired
 
 
 @dataclass(slots=True, frozen=True)
@@ -101,6 +100,8 @@ class Pod:
     #: Its node, "" if there is none yet.
     node: str = ""
     has_admin_port: bool = False
+    #: The conditions that it was annotated with (``names.CONDITIONS``).
+    conditions: str = ""
 
     @property
     def key(self) -> str:
@@ -193,6 +194,7 @@ def _pod(manifest: Mapping[str, Any], now: datetime) -> Pod:
         address=status.get("podIP", ""),
         uid=metadata.get("uid", ""),
         configuration=annotations.get(names.CONFIGURATION, ""),
+        conditions=annotations.get(names.CONDITIONS, ""),
         unpulled_image=_unpulled_image(manifest),
         grace_s=spec.get("terminationGracePeriodSeconds", 0),
         lost_node=_lost_node(manifest),

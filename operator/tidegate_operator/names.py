@@ -45,6 +45,8 @@ METRICS_LABEL: Final = f"{GROUP}/metrics"
 RESTART_HASH: Final = f"{GROUP}/restart-hash"
 #: Annotation of pods that are to reload their configuration: its digest.
 CONFIGURATION: Final = f"{GROUP}/configuration"
+#: Annotation of the console's pods: the conditions of the broker, as JSON.
+CONDITIONS: Final = f"{GROUP}/conditions"
 #: Annotation of the pod template of a replicated store: digest of what its servers read at start.
 STORE_CONFIGURATION: Final = f"{GROUP}/store-configuration"
 #: Annotation of every object: hash of what was applied last; an equal object is not written.
@@ -84,6 +86,11 @@ STORE_NAME: Final = "store"
 
 CONFIG_DIR: Final = "/etc/tidegate/config"
 FILES_DIR: Final = "/etc/tidegate/files"
+#: The console's certificate and key, without which its pods do not start.
+CERTIFICATE_DIR: Final = "/etc/tidegate/certificate"
+#: Where the console's pods have that annotation as a file.
+CONDITIONS_DIR: Final = "/etc/tidegate/broker"
+CONDITIONS_FILE: Final = "conditions.json"
 CONFIG_FILE: Final = "tidegate.yaml"
 #: Files and directories of the bundled store's pods. What a replicated one's containers exchange is
 #: in the last directory.
@@ -201,6 +208,11 @@ def route(broker: str, listener: str) -> str:
 def listener_certificate(broker: str, listener: str) -> str:
     """The cert-manager Certificate of a listener, and its Secret."""
     return f"{broker}-{listener}-tls"
+
+
+def console_certificate(broker: str) -> str:
+    """The cert-manager Certificate of the console, and its Secret."""
+    return f"{broker}-console-tls"
 
 
 def backup_schedule(broker: str) -> str:

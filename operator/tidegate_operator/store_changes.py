@@ -86,7 +86,7 @@ def decide(
         is_held and is_same_password and is_same_kind and current["spec"].get("replicas", 1) > 0
     )
     if is_held and not is_skipped:
-        fitted = _with_images(fitted, _images(current))
+        fitted = _with_images(fitted, current)
     return StoreChanges(
         [fitted if ObjectRef.of(manifest) == ref else manifest for manifest in manifests],
         ref if is_skipped else None,
@@ -118,7 +118,7 @@ def _other_strategy(
     spec["updateStrategy"] = {"type": _strategy(current)}
     if _strategy(current) == "RollingUpdate":
         spec["updateStrategy"]["rollingUpdate"] = {"partition": max(1, count)}
-    passing = _with_images(passing, _images(current))
+    passing = _with_images(passing, current)
     ref = ObjectRef.of(fitted)
     return StoreChanges(
         [passing if ObjectRef.of(manifest) == ref else manifest for manifest in manifests],
@@ -214,12 +214,12 @@ def _is_held(
     live: Mapping[ObjectRef, Manifest],
     pods: Iterable[live_state.Pod],
 ) -> bool:
-    """Whether the store has to wait with a new image until edges and routers serve with theirs.
+    """Whether the store has to wait with a new image, or with where and when it is pulled, until
+    edges and routers serve with theirs.
 
     A store whose container fails has nothing to lose.
     """
-    before = _images(current)
-    if all(image == before.get(name, image) for name, image in _images(wanted).items()):
+    if _is_pulled_alike(wanted, current):
         return False
     own = [pod for pod in pods if pod.component == "redis" and not pod.is_terminating]
     if any(pod.failure and not pod.failure.startswith(_UNSCHEDULABLE) for pod in own):
@@ -260,15 +260,43 @@ def _is_rolled_out(
     return state.is_replaced and (state.ready > 0 or not state.desired or not is_serving)
 
 
+def _is_pulled_alike(wanted: Mapping[str, Any], current: Mapping[str, Any]) -> bool:
+    """Whether the images are the same, and where and when they are pulled. A policy that is not
+    set is the API server's."""
+    pods = [one["spec"]["template"]["spec"] for one in (wanted, current)]
+    if pods[0].get("imagePullSecrets", []) != pods[1].get("imagePullSecrets", []):
+        return False
+    there = {one["name"]: one for one in pods[1]["containers"]}
+    return all(
+        one.get(key, before) == before
+        for one in pods[0]["containers"]
+        if one["name"] in there
+        for key in ("image", "imagePullPolicy")
+        for before in (there[one["name"]].get(key),)
+    )
+
+
 def _images(stateful_set: Mapping[str, Any]) -> dict[str, str]:
     """Return the images by container."""
     containers = stateful_set["spec"]["template"]["spec"]["containers"]
     return {one["name"]: str(one.get("image", "")) for one in containers}
 
 
-def _with_images(stateful_set: Manifest, images: Mapping[str, str]) -> Manifest:
-    """Return it with the images of containers that are in both."""
+def _with_images(stateful_set: Manifest, current: Mapping[str, Any]) -> Manifest:
+    """Return it with the images of containers that are in both, pulled as they were."""
     changed = copy.deepcopy(stateful_set)
-    for one in changed["spec"]["template"]["spec"]["containers"]:
-        one["image"] = images.get(one["name"], one.get("image", ""))
+    pod, there = changed["spec"]["template"]["spec"], current["spec"]["template"]["spec"]
+    before = {one["name"]: one for one in there["containers"]}
+    for one in pod["containers"]:
+        _keep(one, before.get(one["name"], one), "image", "imagePullPolicy")
+    _keep(pod, there, "imagePullSecrets")
     return changed
+
+
+def _keep(manifest: Manifest, before: Mapping[str, Any], *keys: str) -> None:
+    """Give a part of a manifest the values that it had before."""
+    for key in keys:
+        if key in before:
+            manifest[key] = before[key]
+        else:
+            manifest.pop(key, None)

@@ -160,6 +160,15 @@ def test_what_is_shown_of_the_chart_is_current() -> None:
             ["broker.create=true", "broker.spec.console.enabled=true"],
             "kubectl port-forward service/mqtt-console 18080:80 --namespace",
         ),
+        (
+            [
+                "broker.create=true",
+                "broker.spec.console.enabled=true",
+                "broker.spec.console.tls.secretName=mine",
+            ],
+            "https://127.0.0.1:18080/#token=TOKEN:\n\n"
+            "  kubectl port-forward service/mqtt-console 18080:443 --namespace",
+        ),
     ],
 )
 def test_the_notes_say_what_comes_next(home: Path, settings: list[str], words: str) -> None:

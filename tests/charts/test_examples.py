@@ -11,9 +11,12 @@ import pytest
 import yaml
 
 from support import tools
+from support.api_schema import schemas
 from support.chart import CHART
 from tidegate_operator import names
+from tidegate_operator.spec import crd
 from tidegate_operator.spec.problems import parse
+from tidegate_operator.spec.routes import wanted_routes
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,11 +80,12 @@ def test_every_route_has_its_gateway() -> None:
         for one in there:
             if one["kind"] != names.KIND:
                 continue
-            for listener in parse(one["metadata"]["name"], one["spec"]).listeners:
-                for parent in listener.gateway.parent_refs if listener.gateway else ():
-                    seen.add(listener.route_kind)
+            name = one["metadata"]["name"]
+            for route in wanted_routes(name, parse(name, one["spec"])):
+                for parent in route.settings.parent_refs:
+                    seen.add(route.kind)
                     assert any(
-                        entry["protocol"] == kinds[listener.route_kind]
+                        entry["protocol"] == kinds[route.kind]
                         and parent.section_name in {None, entry["name"]}
                         and parent.port in {None, entry["port"]}
                         for entry in gateways[parent.name]["listeners"]
@@ -115,3 +119,20 @@ def test_the_document_shows_a_valid_broker() -> None:
     text = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
     shown = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
     assert parse(shown["metadata"]["name"], shown["spec"])
+
+
+def test_the_admission_policy_knows_every_way_to_run_something_else() -> None:
+    file = ROOT / "examples" / "admission" / "no-pod-templates.yaml"
+    policy = next(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+    expressions = " ".join(one["expression"] for one in policy["spec"]["validations"])
+    ways = [
+        path
+        for path, _ in schemas(crd.root_schema()["properties"]["spec"])
+        if path.rpartition(".")[2] in {"podTemplate", "serviceAccountName", "image"}
+    ]
+    assert len(ways) >= 10
+    for path in ways:
+        optional = path.replace(".", ".?")
+        assert f"object.spec{optional}.hasValue()" in expressions or (
+            f"!has(object.spec{path})" in expressions
+        ), path

@@ -54,12 +54,14 @@ def policed(plane: ControlPlane) -> Iterator[Space]:
         (MAIN, "podTemplate is not allowed"),
         (spec_of(router={"podTemplate": TEMPLATE}), "podTemplate is not allowed"),
         (spec_of(redis={"bundled": {"podTemplate": TEMPLATE}}), "podTemplate is not allowed"),
+        (spec_of(console={"podTemplate": TEMPLATE}), "podTemplate is not allowed"),
         (spec_of(edge={"serviceAccountName": "x"}), "serviceAccountName is not allowed"),
         (spec_of(router={"serviceAccountName": "x"}), "serviceAccountName is not allowed"),
         (
             spec_of(redis={"bundled": {"serviceAccountName": "x"}}),
             "serviceAccountName is not allowed",
         ),
+        (spec_of(console={"serviceAccountName": "x"}), "serviceAccountName is not allowed"),
         (spec_of(image="mine"), "image is not allowed"),
         (spec_of(redis={"bundled": {"image": "mine"}}), "image is not allowed"),
     ],
@@ -75,6 +77,7 @@ def test_what_would_run_something_else_is_refused(policed: Space, spec: Object, 
         spec_of(edge={"replicas": 3}, router={"replicas": 2}, redis={"durability": "always"}),
         spec_of(redis={"bundled": {"storage": {"size": "2Gi"}}}, edge={"nodeSelector": {"a": "b"}}),
         spec_of(redis={"external": {"url": "redis://elsewhere:6379"}}),
+        spec_of(console={"enabled": True}),
     ],
 )
 def test_everything_else_is_accepted(policed: Space, spec: Object) -> None:

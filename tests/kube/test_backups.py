@@ -72,13 +72,18 @@ def test_backups_run_and_show_what_came_of_them(
     header, row = kubectl("get", "mqbk", "-n", space.name).splitlines()
     assert header.split()[:4] == ["NAME", "BROKER", "PHASE", "BYTES"]
     assert row.split()[:4] == ["now", "demo", "Complete", "4096"]
-    said = [
-        (one["type"], one["reason"])
-        for one in space.listed("Event")
-        if one["involvedObject"]["kind"] == names.BACKUP_KIND
-    ]
-    assert ("Warning", "BrokerMissing") in said
-    assert ("Normal", "Complete") in said
+
+    def said() -> set[tuple[str, str]]:
+        return {
+            (one["type"], one["reason"])
+            for one in space.listed("Event")
+            if one["involvedObject"]["kind"] == names.BACKUP_KIND
+        }
+
+    # The event is written after the status.
+    space.wait(
+        lambda: said() >= {("Warning", "BrokerMissing"), ("Normal", "Complete")}, "it is told"
+    )
 
     kubelet.end(space.name, "bad-", json.dumps(FAILED), 1)
     put(space, "bad", job={"retries": 0})

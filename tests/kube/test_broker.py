@@ -15,6 +15,7 @@ from support.kube.api import Object
 from support.kube.control_plane import ControlPlane
 from support.kube.fake_kubelet import FakeKubelet
 from support.kube.kubectl import Kubectl
+from support.kube.looks import until_at_rest
 from support.kube.operator_process import OperatorProcess
 from support.kube.space import Space
 from tidegate_operator import names
@@ -144,13 +145,14 @@ def test_a_namespace_with_brokers_can_be_deleted(space: Space) -> None:
 
 
 def test_brokers_of_one_namespace_and_of_one_name_stay_apart(
-    space: Space, other_space: Space
+    operator: OperatorProcess, space: Space, other_space: Space
 ) -> None:
     space.put("one", HEADLINE)
     space.put("two", spec_of(edge={"replicas": 1}))
     other_space.put("one", spec_of(edge={"replicas": 3}))
-    for where, name in ((space, "one"), (space, "two"), (other_space, "one")):
+    for where, name in ((space, "one"), (space, "two")):
         where.until_settled(name)
+    until_at_rest(operator, other_space, "one")
     assert len(space.pods("one", "edge")) == 2
     assert len(space.pods("two", "edge")) == 1
     assert len(other_space.pods("one", "edge")) == 3

@@ -53,3 +53,26 @@ def test_a_console_is_made_and_taken_away_while_the_broker_serves(space: Space) 
     space.put("demo", spec_of())
     space.wait(lambda: not of_console(space), "nothing of the console is left")
     assert space.condition("demo", "Ready")["status"] == "True"
+
+
+def test_the_port_of_its_service_follows_tls_also_in_a_stored_resource(space: Space) -> None:
+    """The API server stores no port that nobody has set, and the Service has one of them only."""
+    service = {"type": "NodePort"}
+    made = space.put("demo", spec_of(console={"enabled": True, "service": service}))
+    space.until_settled("demo")
+
+    def ports() -> list[tuple[str, int]]:
+        found = space.get("Service", "demo-console")["spec"]["ports"]
+        return [(port["name"], port["port"]) for port in found]
+
+    assert ports() == [("http", 80)]
+    assert made["spec"]["console"]["service"] == service
+    stored = space.broker("demo")["spec"]
+    stored["console"]["tls"] = {"secretName": "mine"}
+    space.provide(stored)
+    space.put("demo", stored)
+    space.wait(lambda: ports() == [("https", 443)], "the Service has the port of HTTPS")
+    space.wait(
+        lambda: space.broker("demo")["status"]["console"]["service"] == "demo-console:443",
+        "the status says so",
+    )

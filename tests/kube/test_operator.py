@@ -5,16 +5,11 @@ from __future__ import annotations
 from support.brokers import spec_of
 from support.kube.control_plane import ControlPlane
 from support.kube.fake_kubelet import FakeKubelet
+from support.kube.looks import until_at_rest, until_begun
 from support.kube.operator_process import OperatorProcess
 from support.kube.space import Space
 
 NAMES = ("one", "two", "three")
-
-
-def looks(operator: OperatorProcess, space: Space, mark: int) -> set[str]:
-    """Return which brokers of a namespace the operator has read since a mark."""
-    asked = operator.plane.audit.since(mark, user=operator.user, namespace=space.name)
-    return {one.name for one in asked if (one.verb, one.resource) == ("get", "mqttbrokers")}
 
 
 def test_an_operator_that_starts_again_writes_nothing(
@@ -22,15 +17,12 @@ def test_an_operator_that_starts_again_writes_nothing(
 ) -> None:
     for name in NAMES:
         space.put(name, spec_of(edge={"replicas": 1}, router={"replicas": 1}))
-    for name in NAMES:
-        space.until_settled(name)
+    until_at_rest(operator, space, *NAMES)
     assert operator.stop() == 0
     mark = operator.plane.audit.mark()
     operator.start()
-    space.wait(lambda: looks(operator, space, mark) == set(NAMES), "it has looked at all of them")
-    # Twice: what a look has led to is over when the next one has begun.
-    again = operator.plane.audit.mark()
-    space.wait(lambda: looks(operator, space, again) == set(NAMES), "once more")
+    # What the first one has led to is over when the second one has begun.
+    until_begun([operator], space.name, NAMES, 2, mark)
     assert operator.plane.audit.writes(mark, user=operator.user, namespace=space.name) == []
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from support.brokers import spec_of
 from support.kube.api import Object
-from support.kube.control_plane import ControlPlane
 from support.kube.fake_kubelet import FakeKubelet
+from support.kube.looks import writes_of_a_look
 from support.kube.operator_process import OperatorProcess
 from support.kube.space import Space
 from tidegate_operator import names
@@ -24,7 +24,7 @@ def told(space: Space) -> set[str]:
 
 
 def test_pods_that_lag_behind_are_told_and_named(
-    space: Space, kubelet: FakeKubelet, plane: ControlPlane, operator: OperatorProcess
+    space: Space, kubelet: FakeKubelet, operator: OperatorProcess
 ) -> None:
     space.put("demo", spec_of())
     space.until_settled("demo")
@@ -45,14 +45,7 @@ def test_pods_that_lag_behind_are_told_and_named(
     assert status["edges"]["configured"] == status["routers"]["configured"] == 2
     assert space.pod_uids("demo", "edge") | space.pod_uids("demo", "router") == uids
     # And then there is nothing left to say.
-    mark = plane.audit.mark()
-
-    def looks() -> int:
-        since = plane.audit.since(mark, user=operator.user, namespace=space.name)
-        return sum(one.resource == "mqttbrokers" for one in since)
-
-    space.wait(lambda: looks() >= 2, "it is looked at again")
-    assert plane.audit.writes(mark, user=operator.user, namespace=space.name) == []
+    assert writes_of_a_look(operator, space.name, "demo") == []
 
 
 def test_pods_that_go_while_the_configuration_changes_hold_nothing_up(space: Space) -> None:

@@ -340,6 +340,18 @@ def test_pods_that_a_quota_keeps_away_are_said(space: Space) -> None:
     space.until_settled("demo")
 
 
+def test_a_store_whose_pod_cannot_be_made_is_said(space: Space) -> None:
+    space.put("demo", spec_of())
+    space.until_settled("demo")
+    space.put("demo", spec_of(redis={"bundled": {"priorityClassName": "nowhere"}}))
+    found = space.until("demo", "Degraded", "PodsFailing", "True")
+    assert "StatefulSet demo-redis makes no pod" in found["message"]
+    assert space.condition("demo", "ConfigApplied")["status"] == "False"
+    space.put("demo", spec_of())
+    space.until("demo", "Degraded", "AsExpected")
+    space.until_settled("demo")
+
+
 def test_pods_that_end_again_and_again_are_named(space: Space, kubelet: FakeKubelet) -> None:
     space.put("demo", spec_of())
     space.until_settled("demo")

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
 from support.brokers import spec_of
 from support.kube.api import Api, Object
+from support.kube.audit import Request
 from support.kube.control_plane import ControlPlane
 from support.kube.kubectl import Kubectl
+from support.kube.looks import whole_look
 from support.kube.operator_process import OperatorProcess
 from support.kube.space import DEADLINE_S, Space
 from support.waiting import wait_for
 from tidegate_operator import names
+from tidegate_operator.kube.write_backoff import FIRST_WAIT_S, IMMEDIATE_WRITES
 
-#: How long two that fight are watched.
-QUIET_S = 5.0
+#: How long two that fight are watched: until both have written again after their first wait.
+WATCH_S = 2 * FIRST_WAIT_S
 
 Release = Callable[..., OperatorProcess]
 
@@ -98,9 +103,9 @@ def test_nothing_is_left_of_a_release(
     for component in ("edge", "router"):
         policy = space.get("NetworkPolicy", f"demo-{component}")["spec"]
         assert prometheus in policy["ingress"][1]["from"]
+    operator.stop()
     kept = running(space, "demo") | running(space, "other")
     status = space.broker("demo")["status"]
-    operator.stop()
     operator.uninstall()
     # Helm never deletes a definition.
     left = everything(api, space) - before
@@ -182,29 +187,27 @@ def test_two_releases_at_once(
     # Each would let its own namespace in.
     space.put("demo", spec_of(networkPolicy={"enabled": False}))
     space.until_settled("demo")
-    mark = spare_plane.audit.mark()
-    # Each has looked at it again at least once.
+    # One may have settled it while the other still looks at what was there before.
     wait_for(
-        lambda: (
-            {one.user for one in spare_plane.audit.since(mark) if one.resource == "mqttbrokers"}
-            >= {operator.user for operator in operators}
-        ),
+        lambda: not written(whole_look(operators, space.name, ["demo"])),
         DEADLINE_S,
-        "both look",
+        "each looks at it, and neither writes anything",
     )
-    assert written(spare_plane, space, mark) == []
 
     # Each sets the other's image back.
     two.stop()
     two.install(values | {"brokerImage": "registry.example/tidegate:2"}, verb="upgrade")
+    mark, began_s = spare_plane.audit.mark(), time.monotonic()
     two.start()
     warning = "object is repeatedly changed by another writer, backing off"
     wait_for(lambda: one.log_lines(warning), DEADLINE_S, "the first one has noticed")
     wait_for(lambda: two.log_lines(warning), DEADLINE_S, "the second one has noticed")
-    mark, began_s = spare_plane.audit.mark(), time.monotonic()
-    wait_for(lambda: time.monotonic() - began_s > QUIET_S, DEADLINE_S, "a while")
-    # Edges, routers and the store, by two operators, every five seconds and later less often.
-    assert len(written(spare_plane, space, mark)) <= 18
+    backed_off_s = time.monotonic()
+    wait_for(lambda: time.monotonic() - backed_off_s > WATCH_S, DEADLINE_S, "a while")
+    writes = written(spare_plane.audit.since(mark, namespace=space.name))
+    # The waits that fit into this time, each of them twice as long as the one before.
+    waits = math.floor(math.log2((time.monotonic() - began_s) / FIRST_WAIT_S + 1))
+    assert max(writes.values()) <= IMMEDIATE_WRITES + 1 + waits, writes
 
     # The accident ends, and all is well.
     two.stop()
@@ -213,14 +216,13 @@ def test_two_releases_at_once(
     other.delete()
 
 
-def written(plane: ControlPlane, space: Space, mark: int) -> list[str]:
-    """Return what was written of what belongs to brokers: no status, and no events."""
-    asked = plane.audit.since(mark, namespace=space.name)
-    return [
-        str(one)
+def written(asked: Iterable[Request]) -> Counter[str]:
+    """Return how often each one has written each object of brokers: no status, and no events."""
+    return Counter(
+        f"{one.user}: {one}"
         for one in asked
         if one.is_write and one.resource not in {"events", "mqttbrokers/status"}
-    ]
+    )
 
 
 def images(space: Space) -> set[str]:

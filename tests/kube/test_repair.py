@@ -10,9 +10,9 @@ import pytest
 from support.brokers import SPECS, spec_of
 from support.kube.api import Object
 from support.kube.control_plane import ControlPlane
+from support.kube.looks import whole_look
 from support.kube.operator_process import OperatorProcess
 from support.kube.space import Space
-from support.waiting import wait_for
 from tidegate_operator.names import selector
 from tidegate_operator.secrets.certificates import CertificateProblem, check_pair
 
@@ -286,14 +286,6 @@ def test_two_brokers_whose_objects_would_be_called_the_same_do_not_fight(space: 
 # Idempotence
 
 
-def looked_at(operator: OperatorProcess, mark: int, namespace: str, name: str) -> int:
-    """Return how often the operator has looked at a broker since a mark."""
-    asked = operator.plane.audit.since(mark, user=operator.user, namespace=namespace)
-    return sum(
-        one.verb == "get" and one.resource == "mqttbrokers" and one.name == name for one in asked
-    )
-
-
 def test_unchanged_brokers_are_not_written_again(operator: OperatorProcess, space: Space) -> None:
     """Whatever the server makes of what was applied: amounts, defaults, lists that are empty."""
     for name, spec in SPECS.items():
@@ -306,25 +298,11 @@ def test_unchanged_brokers_are_not_written_again(operator: OperatorProcess, spac
             if kind not in {"Pod", "ReplicaSet"}:
                 touched: Object = {"metadata": {"annotations": {"a.example/b": "c"}}}
                 space.api.patch(kind, child, space.name, touched)
-    mark = wait_for_looks(operator, space, 1, operator.plane.audit.mark())
-    end = wait_for_looks(operator, space, 2, mark)
-    audit = operator.plane.audit
-    assert audit.writes(mark, user=operator.user, namespace=space.name) == []
-    asked = audit.since(mark, user=operator.user, namespace=space.name)
+    asked = whole_look([operator], space.name, list(SPECS))
+    assert [str(one) for one in asked if one.is_write] == []
     # Looking costs the broker and what it refers to, nothing else, and asks for no dry run.
     assert {(one.verb, one.resource) for one in asked} <= {
         ("get", "mqttbrokers"),
         ("get", "secrets"),
         ("get", "configmaps"),
     }
-    assert end > mark
-
-
-def wait_for_looks(operator: OperatorProcess, space: Space, count: int, mark: int) -> int:
-    """Wait until every broker was looked at so often since a mark; return a mark of now."""
-    wait_for(
-        lambda: all(looked_at(operator, mark, space.name, name) >= count for name in SPECS),
-        60,
-        f"{count} looks at every broker",
-    )
-    return operator.plane.audit.mark()

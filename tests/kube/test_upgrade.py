@@ -19,6 +19,7 @@ from support.kube.api import Object, Refused
 from support.kube.control_plane import ControlPlane
 from support.kube.fake_kubelet import FakeKubelet
 from support.kube.kubectl import Kubectl
+from support.kube.looks import until_at_rest
 from support.kube.operator_process import CHART, OperatorProcess
 from support.kube.space import DEADLINE_S, Space
 from support.waiting import wait_for
@@ -174,8 +175,7 @@ def test_an_upgrade_and_back_and_forth_again(
     assert (revision(plane), knows_new_field(plane)) == (crd.REVISION - 1, False)
     space.put("demo", spec_of())
     space.put("other", spec_of(edge={"replicas": 1}))
-    space.until_at_rest("demo")
-    space.until_at_rest("other")
+    until_at_rest(story.operator, space, "demo", "other")
     with pytest.raises(Refused, match=NEW_FIELD[1]):
         space.api.apply(space.broker_of("demo", with_new_field()))
     before = everything_of(space)
@@ -191,18 +191,17 @@ def test_an_upgrade_and_back_and_forth_again(
 
     # What is new can be used at once.
     space.put("demo", with_new_field())
-    space.until_at_rest("demo")
+    until_at_rest(story.operator, space, "demo")
     assert space.broker("demo")["spec"]["edge"]["rebalance"]["enabled"] is False
     before = everything_of(space)
 
     # Back: what the newer version has brought stays, what it knows is kept.
-    mark = plane.audit.mark()
     story.roll_back(1, story.older)
     until_looked(story.operator)
     assert (revision(plane), knows_new_field(plane)) == (crd.REVISION, True)
     assert everything_of(space) == before
     space.put("other", spec_of(edge={"replicas": 2}))
-    space.until_settled("other")
+    until_at_rest(story.operator, space, "demo", "other")
     assert everything_of(space) == before
 
     mark = plane.audit.mark()
@@ -256,7 +255,7 @@ def test_changed_values(story: Story, spare_plane: ControlPlane, spare_space: Sp
     story.newer_version(PINNED, "install")
     space.put("demo", spec_of())
     other.put("demo", spec_of())
-    space.until_at_rest("demo")
+    until_at_rest(story.operator, space, "demo")
     other.until_settled("demo")
     before = everything_of(space)
     story.operator.stop()

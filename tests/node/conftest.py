@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from support import node_clients
+from support import console_page, node_clients
 from support.kube import node as nodes
 from support.kube import node_images
 from support.kube.node import Node
@@ -62,7 +62,25 @@ def running() -> list[Broker]:
 
 
 @pytest.fixture(scope="session")
-def image() -> node_images.Image:
+def built(request: pytest.FixtureRequest) -> BaseException | None:
+    """The page of the console, made before the image is; why it could not be, if so."""
+    if any("page" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        try:
+            console_page.build()
+        except (pytest.skip.Exception, pytest.fail.Exception) as error:
+            return error
+    return None
+
+
+@pytest.fixture
+def page(built: BaseException | None) -> None:
+    """The image carries the page of the console; else skip by name (CI: fail)."""
+    if built is not None:
+        raise built
+
+
+@pytest.fixture(scope="session")
+def image(built: BaseException | None) -> node_images.Image:
     """The project's image."""
     nodes.programs()
     return node_images.ours()

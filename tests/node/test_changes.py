@@ -14,8 +14,8 @@ import pytest
 
 from support import mqtt_bytes
 from support.certificates import Authority
-from support.kube.node_load import PORT, away, lost_connections, under_load
-from support.kube.node_product import Broker, same
+from support.kube.node_load import away, lost_connections, under_load
+from support.kube.node_product import CLIENT_PORT, Broker, same
 from support.raw_client import RawClient
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(300, func_only=True)]
@@ -99,6 +99,7 @@ async def test_a_renewed_certificate_of_somebody_else_is_shown(
         before = await away(broker.seen, *ALL)
         await away(broker.change, {"listeners": [*broker.spec["listeners"], own]})
         await away(broker.wait_until_settled)
+        await away(broker.wait_until_forwarded, address, OWN_PORT)
         assert await away(shown, trust, address, OWN_PORT) == {"first.example.com"}
         await renew("second.example.com")
         began = time.monotonic()
@@ -112,7 +113,7 @@ async def test_a_renewed_certificate_of_somebody_else_is_shown(
 
 def shown_names(broker: Broker, address: str) -> set[str]:
     """Return the names in the certificate that the port for everything shows."""
-    return shown(broker.client_tls(), address, PORT)
+    return shown(broker.client_tls(), address, CLIENT_PORT)
 
 
 def shown(context: ssl.SSLContext, address: str, port: int) -> set[str]:
@@ -160,7 +161,7 @@ def password_file(directory: Path, password: str) -> bytes:
 async def login(address: str, broker: Broker, password: str) -> bool:
     """Whether alice gets in."""
     tls = await away(broker.client_tls)
-    client = await RawClient.open(f"tls://{address}:{PORT}", ssl_context=tls)
+    client = await RawClient.open(f"tls://{address}:{CLIENT_PORT}", ssl_context=tls)
     await client.send(mqtt_bytes.connect("login", username="alice", password=password.encode()))
     accepted = (await client.receive()).reason == 0
     client.close()

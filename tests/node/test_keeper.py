@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from support import processes
 from support.kube import node as nodes
-from support.kube.node_traces import SYSCTLS
+from support.kube.node_traces import SYSCTLS, enter
 from support.tools import cache_directory
 from support.waiting import wait_for
 
@@ -70,6 +71,27 @@ def start(code: str, *arguments: str) -> subprocess.Popen[str]:
         env=os.environ | {"PYTHONPATH": str(TESTS)},
         text=True,
     )
+
+
+def test_programs_start_in_the_network_that_the_test_is_in() -> None:
+    nodes.programs()
+    namespace = f"tidegate-other-{os.getpid()}"
+    here = network_of_a_program()
+    subprocess.run(["ip", "netns", "add", namespace], check=True)
+    with Path("/proc/self/ns/net").open() as home:
+        try:
+            enter(Path("/run/netns", namespace))
+            assert network_of_a_program() != here
+        finally:
+            enter(Path(f"/proc/self/fd/{home.fileno()}"))
+            subprocess.run(["ip", "netns", "del", namespace], check=True)
+    assert network_of_a_program() == here
+
+
+def network_of_a_program() -> str:
+    """Return the network namespace of a program that is started now."""
+    command = ["readlink", "/proc/self/ns/net"]
+    return processes.run(command, 10, stdout=subprocess.PIPE).stdout
 
 
 def test_a_node_goes_when_the_tests_are_killed() -> None:

@@ -15,13 +15,14 @@ OF_KUBERNETES = {
     "configmap/kube-root-ca.crt",
     "serviceaccount/default",
 }
+#: Nobody else takes these away.
+MADE_BY_TESTS = {"secret/users", "secret/bought", "secret/of-the-console"}
 
 
 def test_a_broker_and_the_chart_leave_nothing_but_the_volume(
     node: Node, operator: Operator, served: Broker
 ) -> None:
-    # Made by the tests, so nobody else takes it away.
-    others = everything(node, served.namespace) & {"secret/users", "secret/bought"}
+    others = everything(node, served.namespace) & MADE_BY_TESTS
     served.delete()
     until_left(node, served.namespace, others | {"persistentvolumeclaim/data-demo-redis-0"})
     operator.uninstall()

@@ -44,6 +44,10 @@ class Scheduled(Harness):
         all_of_them = [one for one in self.fake.all() if one["kind"] == names.BACKUP_KIND]
         self.index.replace("", Listed(all_of_them, "1"))
 
+    def put_claim(self) -> None:
+        key = ("v1", "PersistentVolumeClaim", NAMESPACE, "backups")
+        self.fake.objects[key] = {"kind": "PersistentVolumeClaim", "metadata": {"name": "backups"}}
+
     @property
     def cron_job(self) -> dict[str, Any]:
         return self.fake.get("CronJob", "demo-backup")
@@ -67,6 +71,7 @@ class Scheduled(Harness):
 
 async def scheduled(**changes: Any) -> Scheduled:
     it = Scheduled(spec_of(backup={"schedule": SCHEDULE | changes}))
+    it.put_claim()
     await it.settle()
     it.cron_job["metadata"]["creationTimestamp"] = NOW.strftime("%Y-%m-%dT%H:%M:%SZ")
     return it
@@ -138,6 +143,22 @@ async def test_a_failed_backup_degrades_the_broker_until_one_is_complete() -> No
     assert it.status["backup"]["lastFailed"]["name"] == "demo-backup-2"
     it.pass_time(3600)
     await it.fire("demo-backup-3", complete_job(), DONE)
+    assert it.conditions()["Degraded"] == ("False", "AsExpected")
+
+
+async def test_a_target_that_is_missing_is_said_before_the_first_backup_is_due() -> None:
+    it = await scheduled()
+    it.fake.delete("PersistentVolumeClaim", "backups")
+    await it.reconcile()
+    assert it.conditions()["Degraded"] == ("True", "BackupFailing")
+    assert "There is no PersistentVolumeClaim backups" in it.message("Degraded")
+    assert it.conditions()["Ready"] == ("True", "Serving")
+    it.put_spec(spec_of(backup={"schedule": SCHEDULE | {"suspend": True}}))
+    await it.reconcile()
+    assert it.conditions()["Degraded"] == ("False", "AsExpected")
+    it.put_spec(spec_of(backup={"schedule": SCHEDULE}))
+    it.put_claim()
+    await it.reconcile()
     assert it.conditions()["Degraded"] == ("False", "AsExpected")
 
 

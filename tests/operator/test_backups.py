@@ -104,6 +104,8 @@ async def test_the_job_reaches_the_store_as_routers_do_and_writes_to_the_volume(
         f"/backups/{NAMESPACE}/demo/on-demand",
         "--config",
         "/etc/tidegate/config/tidegate.yaml",
+        "--wait",
+        "120",
         "--json",
     ]
     volumes = {one["name"]: one for one in it.pod["volumes"]}
@@ -347,6 +349,27 @@ async def test_a_job_that_was_deleted_leaves_no_riddle() -> None:
     it.it.fake.delete("Job", "now")
     await it.run()
     assert it.conditions()["Failed"] == ("True", "JobDeleted")
+
+
+async def test_misspelt_fields_are_named_with_every_outcome() -> None:
+    """The API server drops them, and the backup is made without them: here it keeps its file."""
+    it = await backups()
+    it.body["metadata"]["annotations"] = {
+        "kubectl.kubernetes.io/last-applied-configuration": json.dumps(
+            {"spec": {"broker": "demo", "deletionPolice": "Delete", "job": {"retrys": 1}}}
+        )
+    }
+    await it.run()
+    await it.run()
+    for name in ("deletionPolice", "job.retrys"):
+        assert f"spec.{name}: unknown key; did you mean " in it.status()["message"]
+    it.job["status"] = complete_job()
+    it.it.cluster.pods_of_jobs["now"] = [pod_of("now", report=DONE)]
+    await it.run()
+    assert it.status()["phase"] == "Complete"
+    assert "spec.deletionPolice: unknown key" in it.status()["message"]
+    warnings = [one for one in it.it.cluster.events if one[:2] == ("Warning", "FieldsDropped")]
+    assert len(warnings) == 1
 
 
 async def test_nothing_is_written_without_a_difference() -> None:

@@ -95,6 +95,18 @@ def test_what_is_not_protected_is_said() -> None:
     assert words not in conditions(healthy())["Ready"][2]
 
 
+def test_listeners_with_rules_of_their_own_are_not_called_open() -> None:
+    own = {"name": "a", "acl": {"rules": "topic read #\n"}}
+    all_own = spec(listeners=[own])
+    assert "No ACL" not in conditions(healthy(spec=all_own))["Ready"][2]
+    both = spec(listeners=[own, {"name": "b", "port": 1884}])
+    words = "No ACL is in force for listener b (spec.acl is not set): its clients may use every"
+    assert words in conditions(healthy(spec=both))["Ready"][2]
+    # Rules that edges mount count, and not those that the spec has.
+    assert words in conditions(healthy(spec=both, unprotected=["b"]))["Ready"][2]
+    assert "No ACL" not in conditions(healthy(spec=both, unprotected=[]))["Ready"][2]
+
+
 def test_the_rest_of_the_status() -> None:
     state = healthy(connections=17)
     found = status(state, None, NOW)
@@ -256,6 +268,8 @@ def test_a_new_broker_that_cannot_be_made_does_not_progress(
     waits = reason == "ReferenceMissing"
     assert found["Stalled"][0] == ("False" if waits else "True")
     assert found["Reconciling"][0] == ("True" if waits else "False")
+    # Beside a problem, no condition says that there is none.
+    assert "Nothing has to be corrected" not in found["Stalled"][2]
 
 
 def test_many_problems_are_counted() -> None:
@@ -389,6 +403,29 @@ def test_what_keeps_pods_away_for_a_moment_is_not_said() -> None:
     assert reasons(healthy(edges=long))["Degraded"] == ("True", "PodsFailing")
 
 
+def test_a_store_whose_pod_cannot_be_made_is_said() -> None:
+    """Its StatefulSet does not say why, as a Deployment does: a quota, a missing PriorityClass."""
+    empty = Workload(1, 0, 0, 0, is_current=True, exists=True)
+    state = healthy(redis=empty, pods=[pod("e1"), pod("e2"), pod("r1", "router")])
+    first = status(state, None, NOW)
+    later = {
+        seconds: {
+            one["type"]: one
+            for one in status(state, first, NOW + datetime.timedelta(seconds=seconds))["conditions"]
+        }
+        for seconds in (1, PATIENCE.total_seconds())
+    }
+    # A pod that is replaced is away for a moment.
+    assert later[1]["Degraded"]["status"] == "False"
+    found = later[PATIENCE.total_seconds()]
+    assert (found["Degraded"]["status"], found["Degraded"]["reason"]) == ("True", "PodsFailing")
+    for kind in ("Degraded", "Ready"):
+        assert "StatefulSet demo-redis makes no pod" in found[kind]["message"]
+    # One that is there, but does not run, says more.
+    there = replace(state, pods=[*state.pods, pod("s", "redis", is_ready=False)])
+    assert "makes no pod" not in status(there, first, NOW + DAY)["conditions"][2]["message"]
+
+
 def test_pods_that_end_are_no_trouble() -> None:
     ending = pod("e9", is_ready=False, is_terminating=True, failure="CrashLoopBackOff")
     found = reasons(healthy(pods=[pod("e1"), ending]))
@@ -422,8 +459,24 @@ def test_the_configuration_is_not_applied_while_old_pods_are_left() -> None:
         assert found == (
             "False",
             "Applying",
-            "3 of 3 pods use the newest configuration; a rollout is in progress.",
+            "3 of 3 pods use the newest configuration; the rollout of edges is in progress.",
         )
+
+
+@pytest.mark.parametrize(
+    ("part", "name"), [("redis", "the store"), ("console", "the console"), ("routers", "routers")]
+)
+@pytest.mark.parametrize("counts", [(1, 1, 0, 1), (1, 0, 0, 0)], ids=["old pods", "no pods"])
+def test_a_part_that_is_not_rolled_out_is_not_applied(
+    part: str, name: str, counts: tuple[int, int, int, int]
+) -> None:
+    """The store and the console, too: their resources, for example, are a part of the spec."""
+    rolling = Workload(*counts, is_current=True, exists=True)
+    changes = {"spec": spec(console={"enabled": True}), "console": FULL, part: rolling}
+    found = conditions(healthy(**changes))
+    assert found["ConfigApplied"][:2] == ("False", "Applying")
+    assert f"the rollout of {name} is in progress" in found["ConfigApplied"][2]
+    assert found["Reconciling"][0] == "True"
 
 
 def test_a_pod_that_cannot_use_its_configuration_for_long_is_a_fault() -> None:

@@ -5,6 +5,7 @@ What the console does is tested with it; that its configuration is one, in test_
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,8 @@ from support.brokers import (
     spec_of,
 )
 from support.operator_harness import Harness
+from tidegate.console.models.overview import Resource
+from tidegate.console.resource import read_resource
 from tidegate_operator import names
 from tidegate_operator.render import Manifest
 from tidegate_operator.secrets import console_files
@@ -310,6 +313,57 @@ async def test_it_goes_when_it_is_not_wanted_any_more() -> None:
     assert not of_console([one for one in broker.fake.all() if one["metadata"].get("labels")])
     assert "console" not in broker.status
     assert broker.conditions()["Ready"] == ("True", "Serving")
+
+
+def test_its_pods_have_the_conditions_as_a_file_and_no_right_to_the_api_server() -> None:
+    manifests = rendered(spec_of(console=ON))
+    pod = pick(manifests, "Deployment", "demo-console")["spec"]["template"]["spec"]
+    (volume,) = (one for one in pod["volumes"] if "downwardAPI" in one)
+    (item,) = volume["downwardAPI"]["items"]
+    assert item["fieldRef"] == {"fieldPath": f"metadata.annotations['{names.CONDITIONS}']"}
+    (mount,) = (
+        one for one in pod["containers"][0]["volumeMounts"] if one["name"] == volume["name"]
+    )
+    file = config_of(manifests)["console"]["conditions_file"]
+    assert file == f"{mount['mountPath']}/{item['path']}"
+    assert pod["automountServiceAccountToken"] is False
+    assert not [one for one in manifests if one["kind"] in {"Role", "RoleBinding"}]
+
+
+async def test_its_pods_are_given_the_conditions_at_each_change(tmp_path: Path) -> None:
+    broker = Harness(spec_of(console=ON))
+    await broker.settle()
+    # Nobody else's pods; and without a change nothing is written again.
+    assert {name for name, _ in broker.cluster.shown} == {"demo-console-0"}
+    written = len(broker.cluster.shown)
+    await broker.reconcile()
+    assert len(broker.cluster.shown) == written
+
+    def read() -> Resource:
+        (tmp_path / "conditions").write_text(broker.cluster.shown[-1][1])
+        found = read_resource(tmp_path / "conditions")
+        assert found is not None
+        return found
+
+    status = {one.type: (one.status, one.reason) for one in read().conditions}
+    assert status == broker.conditions()
+    assert status["Degraded"][0] == "False"
+    broker.put_spec(spec_of(console=ON | {"users": {"secretName": "mine"}}))
+    await broker.settle()
+    found = read()
+    assert (found.name, found.namespace) == ("demo", NAMESPACE)
+    assert found.generation == found.observed_generation == 2
+    (degraded,) = (one for one in found.conditions if one.type == "Degraded")
+    assert (degraded.status, degraded.reason) == ("True", "ReferenceMissing")
+    assert degraded.message == broker.message("Degraded")
+    # A refused spec is said there, too; a pod that cannot be annotated holds up nothing.
+    broker.put_spec(spec_of(console=ON | {"replicas": 0}))
+    broker.cluster.pod_refusal = 404
+    await broker.settle()
+    assert broker.conditions()["Degraded"] == ("True", "InvalidSpec")
+    broker.cluster.pod_refusal = 0
+    await broker.reconcile()
+    assert "InvalidSpec" in {one.reason for one in read().conditions}
 
 
 async def test_its_pods_are_no_part_of_what_serves() -> None:

@@ -115,6 +115,17 @@ def test_defaults_of_the_runtime_are_said_but_not_written_into_objects() -> None
     assert spec["edge"]["properties"]["replicas"]["default"] == 2
 
 
+def test_what_is_chosen_while_a_field_is_unset_is_not_written_into_objects() -> None:
+    """It follows other fields, as the console's port follows its TLS; once stored it would not."""
+    described = {
+        path: schema
+        for path, schema in schemas(crd.root_schema()["properties"]["spec"])
+        if "unset: " in schema.get("description", "").lower()
+    }
+    assert ".console.service.port" in described
+    assert [path for path, schema in described.items() if "default" in schema] == []
+
+
 def test_it_can_be_scaled_and_seen() -> None:
     version = crd.definition()["spec"]["versions"][0]
     assert version["subresources"]["scale"] == {

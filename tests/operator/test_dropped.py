@@ -32,6 +32,11 @@ def applied(**changes: Any) -> str:
             applied(edge={"replicaz": 3}, listeners=[{"name": "a", "porrt": 1}]),
             ["spec.listeners[0].porrt: unknown key", "spec.edge.replicaz: unknown key"],
         ),
+        (
+            json.dumps({"acl": {"rules": ""}, "spec": spec_of()}),
+            ["acl: unknown key; did you mean spec"],
+        ),
+        (json.dumps({"kind": "x", "nothing": 1, "spec": spec_of()}), ["nothing: unknown key"]),
         # What is wrong otherwise is said elsewhere.
         (applied(edge={"replicas": "many"}), []),
         ("no json", []),

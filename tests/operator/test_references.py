@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 from typing import Any
 
 from support.brokers import DAY, NOW, contents_for, pair, revocation_list, spec_of
+from support.certificates import Authority
 from tidegate_operator.secrets.references import (
     MAX_FILES_BYTES,
     Contents,
     Fault,
+    Kind,
     ReferencedFiles,
     collect,
     references,
@@ -265,3 +268,54 @@ def test_rules_of_a_listener_are_checked_like_those_of_the_broker() -> None:
         "spec.listeners[2].passwords: Secret nowhere not found: create it with key passwords"
     )
     assert second.blocking
+
+
+def trust_files(authority: Authority, *, expired_list: bool) -> dict[tuple[Kind, str], Any]:
+    """Return what a listener that verifies client certificates refers to."""
+    certificate = authority.certificate.read_bytes()
+    lists = authority.revocation_list(expired=expired_list).read_bytes()
+    made = pair("mine", 10_000)
+    return {
+        ("Secret", "mine"): {"tls.crt": made.certificate, "tls.key": made.key},
+        ("ConfigMap", "ca"): {"ca.crt": certificate},
+        ("ConfigMap", "crl"): {"ca.crl": lists},
+    }
+
+
+TRUST: dict[str, Any] = {
+    "secretName": "mine",
+    "clientCa": {"configMapName": "ca"},
+    "clientCrl": {"configMapName": "crl"},
+    "clientCertificates": "required",
+}
+
+
+def test_an_expired_revocation_list_is_said_as_it_lets_nobody_in(tmp_path: Path) -> None:
+    authority, now = Authority(tmp_path), datetime.datetime.now(datetime.UTC)
+    good = trust_files(authority, expired_list=False)
+    assert referenced_files(listener(TRUST), good, now=now).problems == []
+    bad = trust_files(authority, expired_list=True)
+    found = referenced_files(listener(TRUST), bad, now=now)
+    assert found.is_complete
+    (problem,) = found.problems
+    assert problem.is_certificate
+    assert problem.sentence.startswith("listener mqtt: revocation list of CN=Tidegate test auth")
+    assert problem.sentence.endswith("clients with certificates from it are refused")
+    # The newest one of an authority counts.
+    both = bad[("ConfigMap", "crl")]["ca.crl"] + good[("ConfigMap", "crl")]["ca.crl"]
+    bad[("ConfigMap", "crl")] = {"ca.crl": both}
+    assert referenced_files(listener(TRUST), bad, now=now).problems == []
+
+
+def test_authorities_that_have_all_expired_are_said(tmp_path: Path) -> None:
+    old, now = Authority(tmp_path / "a", expired=True), datetime.datetime.now(datetime.UTC)
+    contents = trust_files(old, expired_list=False)
+    (problem,) = referenced_files(listener(TRUST), contents, now=now).problems
+    assert problem.sentence.startswith("listener mqtt: certificate CN=Tidegate test authority exp")
+    unused = {key: value for key, value in TRUST.items() if key in {"secretName", "clientCa"}}
+    assert referenced_files(listener(unused), contents, now=now).problems == []
+    # Its successor is trusted beside it.
+    new = Authority(tmp_path / "b", "other").certificate.read_bytes()
+    both = contents[("ConfigMap", "ca")]["ca.crt"] + new
+    contents[("ConfigMap", "ca")] = {"ca.crt": both}
+    assert referenced_files(listener(TRUST), contents, now=now).problems == []

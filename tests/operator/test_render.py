@@ -401,6 +401,7 @@ def test_what_processes_take_up_makes_no_new_pods(change: dict[str, Any]) -> Non
     [
         ({"telemetry": {"otlpEndpoint": "http://c:4318"}}, "edge router"),
         ({"link": {"heartbeatSeconds": 2}}, "edge router"),
+        ({"link": {"carrier": "grpc"}}, "edge router"),
         ({"link": {"discoveryIntervalSeconds": 2}}, "edge"),
         ({"link": {"creditBytes": 100_000}}, "router"),
         ({"redis": {"edgeLeaseSeconds": 8}}, "edge router"),

@@ -176,12 +176,28 @@ async def test_an_mqtt_backup_is_waited_for_until_it_is_complete() -> None:
     assert it.command[it.command.index("--name") + 1] == "20261129T230000Z"
 
 
+async def test_an_mqtt_backup_that_has_failed_is_not_waited_for() -> None:
+    it = restored({"backup": {"name": "now"}})
+    it.put_claim()
+    backup = backup_of(broker="old")
+    it.put(backup | {"status": {"phase": "Failed"}})
+    await it.settle()
+    assert it.conditions()["Stalled"] == ("True", "RestoreFailed")
+    assert "MqttBackup now in namespace iot has failed" in it.message("Degraded")
+    # Another one of the name may come.
+    it.put(backup | {"status": {"phase": "Complete", "name": "a"}})
+    await it.reconcile()
+    assert it.conditions()["Stalled"] == ("False", "AsExpected")
+    assert it.job
+
+
 async def test_another_namespaces_bucket_can_be_used_and_its_volume_cannot() -> None:
     it = restored({"backup": {"name": "now", "namespace": "other"}})
     complete = {"status": {"phase": "Complete", "name": "a"}}
     it.put(backup_of(namespace="other") | complete)
     await it.settle()
     assert "on a volume, which cannot be used in namespace" in it.message("Ready")
+    assert it.conditions()["Stalled"] == ("True", "RestoreFailed")
     it.put(backup_of(namespace="other", target=S3) | complete)
     await it.reconcile()
     assert f"There is no Secret bucket in namespace {NAMESPACE}" in it.message("Ready")

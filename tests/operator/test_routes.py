@@ -227,6 +227,8 @@ class Counting(FakeKubeApi):
         (lambda broker: None, False),
         (lambda broker: broker["spec"]["listeners"][0].update(gateway=UNNAMED), True),
         (lambda broker: broker.update(status={"listeners": [{"route": {}}]}), True),
+        (lambda broker: broker["spec"].update(console={"gateway": UNNAMED}), True),
+        (lambda broker: broker.update(status={"console": {"route": {}}}), True),
     ],
 )
 def test_routes_are_listed_only_of_brokers_that_ask_for_them_or_had_some(

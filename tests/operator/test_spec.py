@@ -198,12 +198,13 @@ def test_many_problems_are_cut_short() -> None:
         ),
         (
             {"listeners": listener(protocol="tls", tls={**TLS, "ipAddresses": ["fe80::1%0"]})},
-            "spec.listeners[0].tls.ipAddresses: 'fe80::1%0' has a zone, which is not allowed "
+            "spec.listeners[0].tls.ipAddresses[0]: 'fe80::1%0' has a zone, which is not allowed "
             "in certificates",
         ),
         (
             {"listeners": listener(protocol="tls", tls={**TLS, "ipAddresses": ["x"]})},
-            "spec.listeners[0].tls.ipAddresses: 'x' does not appear to be an IPv4 or IPv6 address",
+            "spec.listeners[0].tls.ipAddresses[0]: 'x' does not appear to be an IPv4 or IPv6 "
+            "address",
         ),
         (
             {"listeners": listener(protocol="tls", tls={**TLS, "clientCa": {"key": "ca.crt"}})},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -257,6 +258,39 @@ async def test_a_wrong_image_does_not_reach_the_store() -> None:
     it.fake.writes.clear()
     await it.reconcile()
     assert ("apply", "StatefulSet", "demo-redis") not in it.fake.writes
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"imagePullPolicy": "Always"},
+        {"imagePullSecrets": [{"name": "typo"}]},
+        {"imagePullSecrets": [{"name": "typo"}], "image": NEW},
+    ],
+)
+async def test_how_an_image_is_pulled_reaches_the_store_last_too(changes: dict[str, Any]) -> None:
+    """Wrong credentials, and a registry that is away, are as bad as a wrong image."""
+    it = await serving()
+    before = copy.deepcopy(it.fake.get("StatefulSet", "demo-redis")["spec"])
+    it.put_spec(spec_of("minimal", **changes))
+    await it.reconcile()
+    assert it.fake.get("StatefulSet", "demo-redis")["spec"] == before
+    assert "the bundled store keeps its image" in it.message("Progressing")
+    # Routers have a password that the store has to get, with the image that it has.
+    it.fake.delete("Secret", "demo-redis")
+    it.fake.delete("Secret", "demo-router")
+    await it.reconcile()
+    after = copy.deepcopy(it.fake.get("StatefulSet", "demo-redis")["spec"])
+    assert after != before
+    for one in (before, after):
+        one["template"]["metadata"].pop("annotations")
+    assert after == before
+    roll(it, "demo-edge", updated=2)
+    roll(it, "demo-router", updated=2)
+    await it.reconcile()
+    store = it.fake.get("StatefulSet", "demo-redis")["spec"]["template"]["spec"]
+    assert store.get("imagePullSecrets", []) == changes.get("imagePullSecrets", [])
+    assert store["containers"][0].get("imagePullPolicy") == changes.get("imagePullPolicy")
 
 
 async def test_an_image_of_the_stores_own_is_not_that_of_the_brokers() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import math
 
 import pytest
 
@@ -89,3 +90,25 @@ def test_pauses_grow_and_peace_is_forgotten() -> None:
     assert not write_backoff.record(one, later)
     write_backoff.forget(one["metadata"]["namespace"], "demo")
     assert write_backoff.wait_s(one, now) == 0
+
+
+async def test_two_operators_of_different_versions_fight_ever_less_often() -> None:
+    """Although each notes at the Deployment since when it rolls, and removes that in the end."""
+    it = Harness(spec_of())
+    await it.settle()
+    one = it.reconciler
+    it.start_anew(image="registry.example/tidegate:2")
+    other = it.reconciler
+    it.fake.writes.clear()
+    seconds = 20
+    for _ in range(seconds):
+        it.pass_time(1)
+        for reconciler in (one, other):
+            it.reconciler = reconciler
+            # Edges and routers are replaced, then the store, and then the mark is removed.
+            await it.settle()
+            it.make_ready()
+            await it.reconcile()
+    allowed = 2 * (IMMEDIATE_WRITES + 1 + math.floor(math.log2(seconds / FIRST_WAIT_S + 1)))
+    for kind, name in (("Deployment", "demo-edge"), ("Deployment", "demo-router")):
+        assert 2 * IMMEDIATE_WRITES < it.fake.writes.count(("apply", kind, name)) <= allowed, name

@@ -20,13 +20,14 @@ from tidegate_operator.backups import status as statuses
 from tidegate_operator.backups.deletion import Deletion, DeletionCluster, is_wanted
 from tidegate_operator.backups.job import Place
 from tidegate_operator.backups.job_state import job_state, parse_line
-from tidegate_operator.backups.status import BackupReason, Outcome
+from tidegate_operator.backups.status import FIELDS_DROPPED, BackupReason, Outcome
 from tidegate_operator.kube.interface import Cluster, Event, KubeError, Listed
 from tidegate_operator.names import BrokerKey
 from tidegate_operator.plan import ObjectRef, belongs_to
 from tidegate_operator.render import Broker, Manifest, Settings
 from tidegate_operator.render.inputs import decoded
 from tidegate_operator.spec.backups import BackupTarget, MqttBackupSpec
+from tidegate_operator.spec.dropped import dropped_fields
 from tidegate_operator.spec.problems import SpecError, parse
 from tidegate_operator.spec.salvage import usable_part
 
@@ -275,8 +276,9 @@ class BackupController:
         """Write the status if it has changed, and record an event for each new reason."""
         before = body.get("status")
         namespace, name = _key(body)
+        dropped = dropped_fields(body, MqttBackupSpec)
         status = statuses.status(
-            outcome,
+            statuses.with_dropped(outcome, dropped),
             before,
             generation=body["metadata"].get("generation", 0),
             job_name=name,
@@ -294,6 +296,9 @@ class BackupController:
             is_warning = is_stalled or outcome.reason is BackupReason.POD_FAILING
             kind = "Warning" if is_warning else "Normal"
             await self._cluster.record_event(body, kind, outcome.reason, outcome.message)
+        if dropped and before is None:
+            message = statuses.dropped_text(dropped)
+            await self._cluster.record_event(body, "Warning", FIELDS_DROPPED, message)
 
 
 async def missing_target(cluster: Cluster, target: BackupTarget, namespace: str) -> Outcome | None:

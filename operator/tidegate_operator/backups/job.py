@@ -29,6 +29,9 @@ TARGET_DIR: Final = "/backups"
 #: Runs a command, and leaves its last line where the kubelet reads it.
 _REPORTED: Final = ("python", "-m", "tidegate_operator.backups.pod_report")
 _DELETE: Final = ("python", "-m", "tidegate_operator.backups.pod_delete")
+#: How long a Job waits for the store: the name of one that has just become ready is not resolved at
+#: once, and a replicated one has no primary during a failover.
+_STORE_S: Final = 120
 #: How long the deletion of a file may take.
 _DELETE_S: Final = 600
 _GRACE_S: Final = 30
@@ -127,7 +130,8 @@ def _container(
         mount: Manifest = {"name": "target", "mountPath": TARGET_DIR}
         mounts.append(mount | ({"readOnly": True} if purpose == "restore" else {}))
     config = f"{CONFIG_DIR}/{names.CONFIG_FILE}"
-    command = ["tidegate", purpose, where.argument, "--config", config, *arguments, "--json"]
+    options = ["--config", config, "--wait", str(_STORE_S), *arguments, "--json"]
+    command = ["tidegate", purpose, where.argument, *options]
     container: Manifest = {
         "name": CONTAINER,
         "image": spec.image or settings.image,

@@ -49,6 +49,11 @@ _HINTS: Final = {
     "credentials": "correct the Secret with the credentials",
 }
 
+_ANEW: Final = (
+    "Nothing serves: restoreFrom cannot be changed, so delete the MqttBroker, and create it anew "
+    "with another backup."
+)
+
 
 @dataclass(slots=True, frozen=True)
 class RestoreState:
@@ -186,17 +191,17 @@ class Restore:
         if job is not None:
             if not belongs_to(job, broker.uid):
                 text = f"There is a Job {name} that is not of this MqttBroker: delete it."
-                return RestoreState("Waiting", text, {})
+                return _waiting(text)
             pods = await self._cluster.pods(broker.namespace, broker.name)
             return of_job(broker, job_state(job, _of_restore(pods), now))
         source = await self._source(broker, restore_from)
-        if isinstance(source, str):
-            return RestoreState("Waiting", source, {})
+        if isinstance(source, RestoreState):
+            return source
         if is_paused:
-            return RestoreState("Waiting", "Reconciliation is paused (spec.paused is true).", {})
+            return _waiting("Reconciliation is paused (spec.paused is true).")
         if not can_start:
             text = "The store is being started; then the backup is restored."
-            return RestoreState("Waiting", text, {})
+            return _waiting(text)
         return await self._start(broker, restore_from, source, now)
 
     async def _start(
@@ -222,26 +227,28 @@ class Restore:
             if not error.is_rejection:
                 raise
             text = f"The API server rejects the Job that restores the backup: {error}."
-            return RestoreState("Waiting", text, {})
+            return _waiting(text)
         return of_job(broker, job_state(made, (), now))
 
-    async def _source(self, broker: Broker, restore_from: RestoreFrom) -> tuple[Place, str] | str:
+    async def _source(
+        self, broker: Broker, restore_from: RestoreFrom
+    ) -> tuple[Place, str] | RestoreState:
         """Return where the backup is, and its name; or what is missing."""
         target, name = restore_from.target, restore_from.name or _LATEST
         origin = broker.namespace, broker.name
         if target is None:
             found = await self._referenced(broker, restore_from)
-            if isinstance(found, str):
+            if isinstance(found, RestoreState):
                 return found
             target, name, origin = found
         missing = await missing_target(self._cluster, target, broker.namespace)
         if missing is not None:
-            return f"{missing.message} Nothing serves until then."
+            return _waiting(f"{missing.message} Nothing serves until then.")
         return jobs.place(target, *origin), name
 
     async def _referenced(
         self, broker: Broker, restore_from: RestoreFrom
-    ) -> tuple[BackupTarget, str, tuple[str, str]] | str:
+    ) -> tuple[BackupTarget, str, tuple[str, str]] | RestoreState:
         """Return target, name and broker of an MqttBackup; or why it cannot be used (yet)."""
         reference = restore_from.backup
         assert reference is not None
@@ -253,20 +260,28 @@ class Restore:
         except KubeError as error:
             if not error.is_rejection:
                 raise
-            return f"{what} cannot be read: {error}. Name its target in restoreFrom.target instead."
+            text = f"{what} cannot be read: {error}. Name its target in restoreFrom.target instead."
+            return _waiting(text)
         if backup is None:
-            return f"There is no {what}: nothing serves until there is one."
+            return _waiting(f"There is no {what}: nothing serves until there is one.")
         status = backup.get("status") or {}
-        if status.get("phase") != "Complete" or not status.get("name"):
-            phase = status.get("phase", "not observed")
-            return f"{what} is {phase}, not Complete: nothing serves until it is."
+        phase = status.get("phase", "not observed")
+        if phase == "Failed":
+            return RestoreState("Failed", f"{what} has failed, so there is no backup. {_ANEW}", {})
+        if phase != "Complete" or not status.get("name"):
+            return _waiting(f"{what} is {phase}, not Complete: nothing serves until it is.")
         target = BackupTarget.model_validate(backup["spec"]["target"])
         if target.s3 is None and namespace != broker.namespace:
-            return (
+            text = (
                 f"{what} is on a volume, which cannot be used in namespace {broker.namespace}. "
                 "Back up to a bucket, or restore in that namespace: delete this MqttBroker."
             )
+            return RestoreState("Failed", text, {})
         return target, str(status["name"]), (namespace, str(backup["spec"]["broker"]))
+
+
+def _waiting(text: str) -> RestoreState:
+    return RestoreState("Waiting", text, {})
 
 
 def _of_restore(pods: Iterable[Manifest]) -> list[Manifest]:

@@ -111,11 +111,13 @@ def schedule_state(
     schedule: BackupSchedule | None,
     backups: Sequence[Manifest],
     cron_job: Mapping[str, Any] | None,
+    missing: str,
     now: datetime,
 ) -> ScheduleState | None:
     """Return the state of a schedule; None without one, and without any backup of an earlier one.
 
-    ``backups``: the MqttBackups that it has made.
+    ``backups``: the MqttBackups that it has made. ``missing``: what its target lacks, "" if
+    nothing; it is not worth waiting for the first Job that fails.
     """
     complete, failed = (_last(backups, phase) for phase in ("Complete", "Failed"))
     if schedule is None:
@@ -123,8 +125,10 @@ def schedule_state(
     due = None
     if not schedule.suspend:
         due = next_time(schedule.cron, schedule.time_zone, now)
-    problem = _failure(broker, complete, failed) or _overdue(
-        broker, schedule, complete, cron_job, now
+    problem = (
+        _missing(complete, missing)
+        or _failure(broker, complete, failed)
+        or _overdue(broker, schedule, complete, cron_job, now)
     )
     return ScheduleState(
         _shown(complete),
@@ -132,6 +136,12 @@ def schedule_state(
         None if due is None else time_text(due),
         problem,
     )
+
+
+def _missing(complete: Manifest | None, missing: str) -> str:
+    if not missing:
+        return ""
+    return f"Scheduled backups cannot be made: {missing} Until then, {_since(complete)}"
 
 
 def _failure(broker: str, complete: Manifest | None, failed: Manifest | None) -> str:

@@ -5,8 +5,8 @@ Called by ``controller``; docs/kubernetes-backups.md lists the reasons.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -21,8 +21,10 @@ from tidegate_operator.spec.backups import (
     MqttBackupStatus,
 )
 
+#: Reason of the event for a manifest with fields that do not exist.
+FIELDS_DROPPED: Final = "FieldsDropped"
 _MAX_MESSAGE: Final = 4096
-_STEPS: Final = frozenset({"reading", "writing", "verifying", "deleting"})
+_STEPS: Final = frozenset({"waiting", "reading", "writing", "verifying", "deleting"})
 
 
 class BackupReason(StrEnum):
@@ -70,6 +72,22 @@ class Outcome:
     reason: BackupReason
     message: str
     job: JobState | None = None
+
+
+def with_dropped(outcome: Outcome, dropped: Sequence[str]) -> Outcome:
+    """Say in the message which fields of the manifest are not in effect."""
+    if not dropped:
+        return outcome
+    return replace(outcome, message=f"{outcome.message} {dropped_text(dropped)}")
+
+
+def dropped_text(dropped: Sequence[str]) -> str:
+    """Say which fields of the manifest are not in effect, and what to do."""
+    return (
+        "The manifest has fields that do not exist, and the API server has dropped them: "
+        f"{'; '.join(dropped)}. The backup is made without them: if it needs them, make another "
+        "MqttBackup with the right names."
+    )
 
 
 def of_job(job: JobState) -> Outcome:

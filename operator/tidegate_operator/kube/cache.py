@@ -272,9 +272,16 @@ class CachedCluster:
         for key in [broker for broker in self._optional if broker[0] == namespace]:
             del self._optional[key]
 
-    async def annotate_pod(self, namespace: str, name: str, uid: str, value: str) -> None:
+    async def annotate_pod(
+        self,
+        namespace: str,
+        name: str,
+        uid: str,
+        value: str,
+        annotation: str = names.CONFIGURATION,
+    ) -> None:
         """See ``Cluster``."""
-        await self._cluster.annotate_pod(namespace, name, uid, value)
+        await self._cluster.annotate_pod(namespace, name, uid, value, annotation)
 
     async def set_status(
         self, namespace: str, name: str, status: Mapping[str, Any], kind: str = names.KIND
@@ -303,11 +310,10 @@ def broker_of(manifest: Mapping[str, Any]) -> BrokerKey | None:
 
 def _has_routes(broker: Mapping[str, Any]) -> bool:
     """Whether a broker asks for routes of the Gateway API, or its status shows some."""
-    listeners: list[Mapping[str, Any]] = [
-        *((broker.get("spec") or {}).get("listeners") or []),
-        *((broker.get("status") or {}).get("listeners") or []),
-    ]
-    return any("gateway" in one or "route" in one for one in listeners)
+    parts: list[Mapping[str, Any]] = []
+    for section in (broker.get("spec") or {}, broker.get("status") or {}):
+        parts += [*(section.get("listeners") or []), section.get("console") or {}]
+    return any("gateway" in one or "route" in one for one in parts)
 
 
 def _location(manifest: Mapping[str, Any]) -> _Location:

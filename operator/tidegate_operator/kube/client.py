@@ -195,10 +195,17 @@ class KubeApi:
             if error.status not in {404, 409}:
                 raise
 
-    async def annotate_pod(self, namespace: str, name: str, uid: str, value: str) -> None:
+    async def annotate_pod(
+        self,
+        namespace: str,
+        name: str,
+        uid: str,
+        value: str,
+        annotation: str = names.CONFIGURATION,
+    ) -> None:
         """See ``Cluster``. Kubelets sync what a pod mounts when the pod changes."""
         # With the uid, a deleted pod is a conflict; without it, apply would create a pod.
-        annotations = {names.CONFIGURATION: value}
+        annotations = {annotation: value}
         metadata = {"name": name, "namespace": namespace, "uid": uid, "annotations": annotations}
         await self._server.request(
             "PATCH",

@@ -85,8 +85,15 @@ class Cluster(Protocol):
         ``orphan`` keeps what it owns; it then exists until that has lost its owner.
         """
 
-    async def annotate_pod(self, namespace: str, name: str, uid: str, value: str) -> None:
-        """Annotate a pod with the digest of its configuration, if it still has this uid."""
+    async def annotate_pod(
+        self,
+        namespace: str,
+        name: str,
+        uid: str,
+        value: str,
+        annotation: str = names.CONFIGURATION,
+    ) -> None:
+        """Annotate a pod, if it still has this uid; the operator's only annotation of it."""
 
     async def set_status(
         self, namespace: str, name: str, status: Mapping[str, Any], kind: str = names.KIND

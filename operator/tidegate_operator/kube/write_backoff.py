@@ -15,6 +15,7 @@ from typing import Any, Final
 from tidegate_operator import names
 from tidegate_operator.names import BrokerKey
 from tidegate_operator.plan import ObjectRef
+from tidegate_operator.render.restart_hash import digest
 
 #: How many times the same manifest is applied without a wait.
 IMMEDIATE_WRITES: Final = 10
@@ -23,11 +24,14 @@ FIRST_WAIT_S: Final = 5.0
 MAX_WAIT_S: Final = 300.0
 #: After so long without a write the count starts again.
 FORGET_AFTER_S: Final = 900.0
+#: Annotations that are other ones in each round, although the same is wanted: since when the broker
+#: is rolled, and the hash that covers it.
+_OF_THE_ROUND: Final = frozenset({names.ROLLING_SINCE, names.APPLIED_HASH})
 
 
 @dataclass(slots=True)
 class _History:
-    """Hash of the manifest that was written last, how many times, and when last."""
+    """Hash of what was written last, how many times, and when last."""
 
     written: str
     count: int
@@ -79,4 +83,8 @@ def _broker(manifest: Mapping[str, Any]) -> BrokerKey:
 
 
 def _hash(manifest: Mapping[str, Any]) -> str:
-    return str(manifest["metadata"]["annotations"][names.APPLIED_HASH])
+    metadata = manifest["metadata"]
+    annotations = {
+        name: value for name, value in metadata["annotations"].items() if name not in _OF_THE_ROUND
+    }
+    return digest({**manifest, "metadata": {**metadata, "annotations": annotations}})

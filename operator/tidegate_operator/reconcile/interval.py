@@ -54,7 +54,8 @@ def _status_interval_s(
     is_applying = by_type["ConfigApplied"]["reason"] == Reason.APPLYING
     if by_type["Progressing"]["status"] == "True" or (is_applying and pods.is_fresh):
         return max(PROGRESSING_S, min(idle_s, resync_s, SEEN_INTERVAL.total_seconds()))
-    routes = [one["route"] for one in status.get("listeners") or [] if "route" in one]
+    published = [*(status.get("listeners") or []), status.get("console") or {}]
+    routes = [one["route"] for one in published if "route" in one]
     is_wrong = (
         by_type["Degraded"]["status"] == "True"
         or any(

@@ -1,40 +1,126 @@
-"""What was deleted, and has to be made again although the newest spec is refused. Pure.
+"""What was deleted or changed by somebody, and has to be as it was although the newest spec is
+refused. Pure, except that ``LastApplied`` remembers.
 
 Called by ``reconciler``.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from tidegate_operator import names
+from tidegate_operator.names import BrokerKey
 from tidegate_operator.plan import ObjectRef
 from tidegate_operator.render.inputs import Manifest
+from tidegate_operator.render.restart_hash import digest
 from tidegate_operator.spec.broker import MqttBrokerSpec
-from tidegate_operator.spec.client_services import client_services
+from tidegate_operator.spec.client_services import ClientService, client_services
 from tidegate_operator.status import listener_status
 
-#: Kinds of objects without which running pods are not found, or cannot be replaced.
-_BASIC_KINDS: Final = frozenset({"Service", "ServiceAccount"})
+#: Kinds of objects without which running pods are not found, not replaced, or not protected.
+_BASIC_KINDS: Final = frozenset(
+    {"Service", "ServiceAccount", "NetworkPolicy", "PodDisruptionBudget"}
+)
 
 
-def missing_basics(
+class LastApplied:
+    """The objects of these kinds that were applied with the last spec that was not refused.
+
+    Of each broker, as long as this process runs: the API server has only what is there now. As
+    JSON, which takes a few kilobytes.
+    """
+
+    def __init__(self) -> None:
+        self._manifests: dict[BrokerKey, bytes] = {}
+
+    def remember(self, key: BrokerKey, manifests: Sequence[Manifest], *, is_new: bool) -> None:
+        """Take what has been applied, whole; ``is_new``: something of it was written just now."""
+        if is_new or key not in self._manifests:
+            chosen = [manifest for manifest in manifests if manifest["kind"] in _BASIC_KINDS]
+            self._manifests[key] = json.dumps(chosen).encode()
+
+    def forget(self, key: BrokerKey) -> None:
+        """The broker was deleted."""
+        self._manifests.pop(key, None)
+
+    def of(self, key: BrokerKey) -> Mapping[ObjectRef, Manifest]:
+        """Return what was applied; nothing if this process has applied nothing yet."""
+        manifests = json.loads(self._manifests.get(key, b"[]"))
+        return {ObjectRef.of(manifest): manifest for manifest in manifests}
+
+
+def basics(
     name: str,
     spec: MqttBrokerSpec,
     status: Mapping[str, Any] | None,
     manifests: Sequence[Manifest],
     live: Mapping[ObjectRef, Manifest],
+    last_applied: Mapping[ObjectRef, Manifest],
+    *,
+    is_whole: bool,
 ) -> list[Manifest]:
-    """Return the missing ones of a broker's Services and ServiceAccounts.
+    """Return a broker's Services, ServiceAccounts, NetworkPolicies and PodDisruptionBudgets.
 
-    Not Services that publish listeners and are new: these ports run as the spec before says.
+    As they were applied last. Where that is not known, those of ``manifests`` of which the live
+    object is a changed one, and the missing ones that do not depend on what is new in the spec: of
+    one that is the usable part of another (``is_whole`` is false) only what belongs to pods that
+    run; Services of the very listeners that they published before, since these ports run as the
+    spec before says; the policy of edges if it admits clients to all of them.
     """
-    published = {service.name for service in client_services(name, spec)}
-    new = published - listener_status.services(name, status)
+    if last_applied:
+        wanted = last_applied.items()
+        return [one for ref, one in wanted if ref not in live or _was_applied(one, live[ref])]
+    published = {service.name: service for service in client_services(name, spec)}
+    before = listener_status.services(name, status)
+
+    def is_wanted(manifest: Manifest) -> bool:
+        kind, component = manifest["kind"], _component(manifest)
+        if component == "edge" and kind == "NetworkPolicy":
+            return all(
+                service in published and ports <= _ports(published[service])
+                for service, ports in before.items()
+            )
+        # Of edges are those for clients alone; a wrong one may have the name of another Service.
+        if kind != "Service" or component != "edge":
+            return is_whole or _runs(name, component, live)
+        service = published[manifest["metadata"]["name"]]
+        return service.name in before and (is_whole or _is_same(service, before[service.name]))
+
     return [
         manifest
-        for manifest in manifests
-        if manifest["kind"] in _BASIC_KINDS
-        and ObjectRef.of(manifest) not in live
-        and not (manifest["kind"] == "Service" and manifest["metadata"]["name"] in new)
+        for manifest, current in (
+            (one, live.get(ObjectRef.of(one))) for one in manifests if one["kind"] in _BASIC_KINDS
+        )
+        if (is_wanted(manifest) if current is None else _was_applied(manifest, current))
     ]
+
+
+def _was_applied(manifest: Manifest, live: Manifest) -> bool:
+    """Whether a manifest is the one that the live object was applied with."""
+    annotations = live["metadata"].get("annotations") or {}
+    return bool(annotations.get(names.APPLIED_HASH) == digest(manifest))
+
+
+def _component(manifest: Manifest) -> str:
+    return str(manifest["metadata"]["labels"][names.COMPONENT_LABEL])
+
+
+def _runs(name: str, component: str, live: Mapping[ObjectRef, Manifest]) -> bool:
+    """Whether a component has pods; metrics are of all of them."""
+    kind = "StatefulSet" if component == "redis" else "Deployment"
+    return component == "metrics" or ObjectRef("apps/v1", kind, f"{name}-{component}") in live
+
+
+def _is_same(service: ClientService, before: set[tuple[str, int]]) -> bool:
+    """Whether a Service publishes the listeners that it did before, at the same ports (of type
+    NodePort, Kubernetes may have chosen them)."""
+    ports = _ports(service)
+    if service.settings.type == "NodePort":
+        return {listener for listener, _ in ports} == {listener for listener, _ in before}
+    return ports == before
+
+
+def _ports(service: ClientService) -> set[tuple[str, int]]:
+    return {(one.name, one.exposed_port) for one in service.listeners}

@@ -59,13 +59,16 @@ class Observed:
 
 
 def parse_spec(
-    owner: Owner, body: Manifest
+    owner: Owner, body: Manifest, *, is_external: bool
 ) -> tuple[MqttBrokerSpec | None, MqttBrokerSpec, list[str]]:
-    """Return the spec, None if it is invalid; its usable part; and what is wrong."""
+    """Return the spec, None if it is invalid; its usable part; and what is wrong.
+
+    ``is_external``: the broker runs without a store of its own.
+    """
     raw = body.get("spec") or {}
     try:
         spec = parse(owner.name, raw)
     except SpecError as error:
-        return None, usable_part(raw), error.problems
+        return None, usable_part(raw, is_external=is_external), error.problems
     problems = runtime_problems(Broker(owner.name, owner.namespace, owner.uid, spec))
     return (None, spec, problems) if problems else (spec, spec, [])

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from tidegate_operator import live_state, names, old_store, store_changes
 from tidegate_operator.backups import restore, schedule
-from tidegate_operator.backups.controller import BackupIndex
+from tidegate_operator.backups.controller import BackupIndex, missing_target
 from tidegate_operator.kube.interface import Cluster
 from tidegate_operator.kube.store_pods import replace_servers
 from tidegate_operator.kube.store_volume import Growth, grow
@@ -26,9 +26,10 @@ from tidegate_operator.names import BrokerKey
 from tidegate_operator.plan import ObjectRef, Plan, belongs_to, plan
 from tidegate_operator.pods.config_state import desired_configs
 from tidegate_operator.pods.poller import AdminApi, PodPoller, PodSummary
+from tidegate_operator.pods.shown_conditions import show_conditions
 from tidegate_operator.reconcile import interval
 from tidegate_operator.reconcile.changes import Desired, Written, conflict, rollout_change
-from tidegate_operator.reconcile.missing_objects import missing_basics
+from tidegate_operator.reconcile.missing_objects import LastApplied, basics
 from tidegate_operator.reconcile.observation import Observed, parse_spec
 from tidegate_operator.reconcile.state import broker_state
 from tidegate_operator.render import (
@@ -102,6 +103,7 @@ class Reconciler:
         self._admin = admin
         self._poller = PodPoller(cluster, admin)
         self._gate = gate or RolloutGate()
+        self._applied = LastApplied()
 
     async def reconcile(self, namespace: str, name: str) -> Outcome:
         """Reconcile one broker. Raises KubeUnavailable, and KubeError if reading is rejected."""
@@ -115,6 +117,8 @@ class Reconciler:
         written = await self._write(observed, desired)
         pods = await self._poll(observed)
         status = await self._update_status(observed, desired, written, pods)
+        generation = observed.body["metadata"].get("generation", 0)
+        await show_conditions(self._cluster, observed.key, generation, observed.pods, status)
         if not observed.is_paused:
             await self._act_on_pods(observed, pods)
             await self._drop_old_backups(observed)
@@ -128,6 +132,7 @@ class Reconciler:
         self._reference_index.forget(key)
         self._writer.forget(key)
         self._gate.forget(key)
+        self._applied.forget(key)
 
     # Read
 
@@ -141,7 +146,8 @@ class Reconciler:
         live = LiveObjects(name, {ObjectRef.of(manifest): manifest for manifest in children})
         pods = live_state.pods(await self._cluster.pods(namespace, name), now)
         owner = Owner(name, namespace, body["metadata"]["uid"])
-        spec, usable, problems = parse_spec(owner, body)
+        is_external = live.has_workloads and live.store() is None
+        spec, usable, problems = parse_spec(owner, body, is_external=is_external)
         kinds = await self._cluster.optional_kinds()
         contents = await self._read_references(owner, usable)
         servers = None
@@ -202,6 +208,7 @@ class Reconciler:
         )
         kept = upkeep(inputs, secrets, is_created=observed.is_created)
         if observed.spec is None:
+            kept += self._basics(observed, render(inputs))
             return Desired(ReferencedFiles(), owned_secrets, kept, False, kept)
         rendered = [
             *render(inputs),
@@ -211,12 +218,25 @@ class Reconciler:
         if observed.restore is not None and not observed.restore.is_over:
             manifests = [*kept, *restore.before_it(rendered)]
             return Desired(files, owned_secrets, manifests, False, kept)
-        missing = _missing(observed, rendered) if observed.is_created else []
-        kept = [*network.certificates(inputs), *kept, *missing]
+        kept = [*network.certificates(inputs), *kept, *self._basics(observed, rendered)]
         if not files.is_complete:
             # The last of two manifests with the same name wins: live Secrets keep their files.
             return Desired(files, owned_secrets, [*prerequisites(inputs), *kept], False, kept)
         return Desired(files, owned_secrets, rendered, True, kept, step)
+
+    def _basics(self, observed: Observed, manifests: Sequence[Manifest]) -> list[Manifest]:
+        """Return what a broker that runs has to have as it was, if its spec is refused."""
+        if not observed.is_created:
+            return []
+        return basics(
+            observed.owner.name,
+            observed.usable,
+            observed.body.get("status"),
+            manifests,
+            observed.live.objects,
+            self._applied.of(observed.key),
+            is_whole=observed.spec is not None,
+        )
 
     # Write
 
@@ -271,6 +291,9 @@ class Reconciler:
         if written.is_refused:
             await self._keep_up(observed, desired, written)
         else:
+            if desired.is_complete and rollout.waiting is None:
+                is_new = bool(written.result.applied or written.result.deleted)
+                self._applied.remember(observed.key, desired.manifests, is_new=is_new)
             return await self._change_store(observed, desired, store, written)
         return written
 
@@ -374,6 +397,14 @@ class Reconciler:
         for ref, uid in schedule.obsolete(self._backups.of_schedule(*observed.key), wanted.keep):
             await self._cluster.delete(ref, observed.owner.namespace, uid)
 
+    async def _missing_target(self, observed: Observed) -> str:
+        """Return what does not exist of the target of the schedule, "" if nothing is missing."""
+        wanted = observed.usable.backup.schedule
+        if wanted is None or wanted.suspend:
+            return ""
+        missing = await missing_target(self._cluster, wanted.target, observed.owner.namespace)
+        return "" if missing is None else missing.message
+
     # Status
 
     async def _update_status(
@@ -387,6 +418,7 @@ class Reconciler:
                 observed.usable.backup.schedule,
                 self._backups.of_schedule(*observed.key),
                 observed.live.backup_schedule(),
+                await self._missing_target(observed),
                 observed.now,
             ),
             restore=observed.restore,
@@ -399,13 +431,6 @@ class Reconciler:
                 reason, message = condition["reason"], condition["message"]
                 await self._cluster.record_event(observed.body, kind, reason, message)
         return status
-
-
-def _missing(observed: Observed, manifests: Sequence[Manifest]) -> list[Manifest]:
-    status = observed.body.get("status")
-    return missing_basics(
-        observed.owner.name, observed.usable, status, manifests, observed.live.objects
-    )
 
 
 def _shortest_grace_s(pods: Sequence[live_state.Pod]) -> int | None:

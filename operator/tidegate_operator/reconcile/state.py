@@ -6,6 +6,7 @@ Called by ``reconciler``.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Container
 
 from tidegate_operator import live_state, old_store
 from tidegate_operator.plan import ROUTE_KINDS
@@ -13,8 +14,9 @@ from tidegate_operator.pods.poller import PodSummary
 from tidegate_operator.reconcile.changes import Desired, Written
 from tidegate_operator.reconcile.observation import Observed
 from tidegate_operator.secrets.certificates import CertificateInfo, CertificateProblem, check_pair
-from tidegate_operator.secrets.owned_secrets import pair_in
-from tidegate_operator.secrets.references import ACL_FILE
+from tidegate_operator.secrets.owned_secrets import SecretData, pair_in
+from tidegate_operator.secrets.references import ACL_FILE, listener_file
+from tidegate_operator.spec.broker import MqttBrokerSpec
 from tidegate_operator.spec.client_services import client_services
 from tidegate_operator.spec.dropped import dropped_fields
 from tidegate_operator.spec.route_status import route_statuses
@@ -68,18 +70,31 @@ def broker_state(
             live.objects.values(),
         ),
         certificates=_certificates(observed, desired),
+        console_certificate=desired.referenced_files.console_certificate,
         connections=pods.connections,
-        has_acl=ACL_FILE in live.edge_files(),
+        unprotected=_unprotected(observed.usable, live.edge_files()),
     )
+
+
+def _unprotected(spec: MqttBrokerSpec, files: Container[str]) -> list[str]:
+    """Return the listeners without rules: neither those of the broker nor of their own."""
+    return [
+        listener.name
+        for listener in spec.listeners
+        if ACL_FILE not in files and f"{listener_file(listener)}.{ACL_FILE}" not in files
+    ]
 
 
 def _certificates(observed: Observed, desired: Desired) -> dict[str, list[CertificateInfo]]:
     """Return the certificates of all listeners. Of self-signed ones, those that edges mount: a due
-    renewal is not written while a broker is paused or blocked."""
+    renewal is not written while a broker is paused or blocked. All that they mount if the spec is
+    invalid."""
     certificates = {
         listener: list(infos) for listener, infos in desired.referenced_files.certificates.items()
     }
     mounted = observed.live.edge_files()
+    if observed.spec is None:
+        return _mounted_certificates(mounted)
     for listener in desired.owned_secrets.listener_pairs:
         pair = pair_in(mounted, f"listener.{listener}")
         with contextlib.suppress(CertificateProblem):
@@ -87,3 +102,20 @@ def _certificates(observed: Observed, desired: Desired) -> dict[str, list[Certif
                 info = check_pair(pair.certificate, pair.key)
                 certificates.setdefault(listener, []).insert(0, info)
     return certificates
+
+
+def _mounted_certificates(mounted: SecretData) -> dict[str, list[CertificateInfo]]:
+    """Return what edges mount: ``listener.NAME.crt``, and ``listener.NAME.2.crt`` of further ones.
+
+    Such names with another part are of authorities: they have no key.
+    """
+    found: dict[str, list[CertificateInfo]] = {}
+    for file in sorted(mounted):
+        section, _, rest = file.removesuffix(".crt").partition(".")
+        pair = pair_in(mounted, f"listener.{rest}")
+        if section != "listener" or not file.endswith(".crt") or pair is None:
+            continue
+        with contextlib.suppress(CertificateProblem):
+            info = check_pair(pair.certificate, pair.key)
+            found.setdefault(rest.partition(".")[0], []).append(info)
+    return found

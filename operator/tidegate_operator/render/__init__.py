@@ -69,7 +69,8 @@ def upkeep(inputs: Inputs, live: LiveSecrets, *, is_created: bool) -> list[Manif
     manifests = [
         broker.secret(secret, component, data)
         for secret, component, current, data in secrets
-        if current or is_created
+        # A broker with an external store has no Secret of a bundled one.
+        if current or (is_created and data)
     ]
     if live.console:
         manifests.append(broker.secret(names.workload(name, "console"), "console", console_files))

@@ -5,6 +5,7 @@ Only explicit settings are written, so that everything else has the default of t
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any, Final
 
 import yaml
@@ -239,11 +240,13 @@ def _bundled_store(broker: Broker) -> ConfigValues:
 
 def explicit_settings(section: SpecSection, target: type[Section]) -> ConfigValues:
     """Return the explicit settings of a section that ``target`` has too."""
-    return {
+    found = {
         name: getattr(section, name)
         for name in target.model_fields
         if name in section.model_fields_set and not isinstance(getattr(section, name), Section)
     }
+    # As YAML has them.
+    return {name: one.value if isinstance(one, Enum) else one for name, one in found.items()}
 
 
 def as_yaml(config: ConfigValues) -> str:

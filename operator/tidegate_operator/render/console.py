@@ -11,7 +11,15 @@ from typing import Any, Final
 
 from tidegate.runtime.config.model import LogConfig, TelemetryConfig
 from tidegate_operator import names
-from tidegate_operator.names import ADMIN_PORT, CONSOLE_PORT, FILES_DIR, Process
+from tidegate_operator.names import (
+    ADMIN_PORT,
+    CERTIFICATE_DIR,
+    CONDITIONS_DIR,
+    CONDITIONS_FILE,
+    CONSOLE_PORT,
+    FILES_DIR,
+    Process,
+)
 from tidegate_operator.render import network
 from tidegate_operator.render.broker_config import (
     BUNDLED_PASSWORD,
@@ -24,7 +32,14 @@ from tidegate_operator.render.pod_template import process_container, process_vol
 from tidegate_operator.render.restart_hash import digest
 from tidegate_operator.render.scaling import budget
 from tidegate_operator.render.workloads import PROGRESS_DEADLINE_S, REVISION_HISTORY
-from tidegate_operator.secrets.references import STORE_FILE_PREFIX, TOKENS_FILE, USERS_FILE
+from tidegate_operator.secrets.references import (
+    CERTIFICATE_KEY,
+    CONSOLE_PAIR,
+    PRIVATE_KEY,
+    STORE_FILE_PREFIX,
+    TOKENS_FILE,
+    USERS_FILE,
+)
 
 COMPONENT: Final = "console"
 #: The file with the token that the operator makes.
@@ -72,6 +87,10 @@ def console_files(inputs: Inputs) -> dict[str, bytes]:
     for file, source in ((USERS_FILE, console.users), (TOKENS_FILE, console.tokens)):
         if source is not None:
             files[file] = referenced.console.get(file, b"")
+    if console.tls is not None:
+        # Without them its pods wait: they never serve plain HTTP instead.
+        pair = (f"{CONSOLE_PAIR}.crt", f"{CONSOLE_PAIR}.key")
+        files |= {file: referenced.console[file] for file in pair if file in referenced.console}
     files["admin-token"] = owned.admin_token
     if inputs.spec.redis.own is not None:
         files[BUNDLED_PASSWORD] = owned.redis_password
@@ -90,13 +109,18 @@ def console_config(broker: Broker) -> dict[str, Any]:
         "edges": [_nodes_address(broker, "edge")],
         "routers": [_nodes_address(broker, "router")],
         "token_file": f"{FILES_DIR}/admin-token",
+        "conditions_file": f"{CONDITIONS_DIR}/{CONDITIONS_FILE}",
         "allowed_hosts": [
             service,
             f"{service}.{broker.namespace}",
             f"{service}.{broker.namespace}.svc",
             *spec.console.allowed_hosts,
+            *(spec.console.gateway.hostnames if spec.console.gateway is not None else ()),
         ],
     }
+    if spec.console.tls is not None:
+        config["tls_certificate"] = f"{CERTIFICATE_DIR}/{CERTIFICATE_KEY}"
+        config["tls_key"] = f"{CERTIFICATE_DIR}/{PRIVATE_KEY}"
     if spec.console.users is not None:
         config["users_file"] = f"{FILES_DIR}/{USERS_FILE}"
     if spec.console.tokens is not None:
@@ -127,11 +151,11 @@ def _services(inputs: Inputs) -> Iterator[Manifest]:
     service["spec"]["selector"] = names.selector(broker.name, COMPONENT)
     service["spec"]["ports"] = [
         {
-            "name": "http",
-            "port": console.service.port,
+            "name": console.scheme,
+            "port": console.exposed_port,
             "targetPort": CONSOLE_PORT,
             "protocol": "TCP",
-            "appProtocol": "http",
+            "appProtocol": console.scheme,
         }
     ]
     yield service
@@ -148,18 +172,49 @@ def _services(inputs: Inputs) -> Iterator[Manifest]:
         )
 
 
+def _conditions_volume() -> Manifest:
+    """Return the volume with the pod's annotation of the broker's conditions; empty without."""
+    annotation = {"fieldPath": f"metadata.annotations['{names.CONDITIONS}']"}
+    items = [{"path": CONDITIONS_FILE, "fieldRef": annotation}]
+    return {"name": "broker", "downwardAPI": {"items": items}}
+
+
+def _certificate_volume(broker: Broker) -> Manifest:
+    """Return the volume of certificate and key; the kubelet mounts it when the Secret has them."""
+    keys = ((f"{CONSOLE_PAIR}.crt", CERTIFICATE_KEY), (f"{CONSOLE_PAIR}.key", PRIVATE_KEY))
+    return {
+        "name": "certificate",
+        "secret": {
+            "secretName": names.workload(broker.name, COMPONENT),
+            "defaultMode": 0o440,
+            "items": [{"key": key, "path": path} for key, path in keys],
+        },
+    }
+
+
 def _deployment(inputs: Inputs, config: dict[str, Any]) -> Manifest:
     broker, settings = inputs.broker, inputs.spec.console
     container = process_container(inputs, COMPONENT, settings)
-    container["ports"] = [{"name": "http", "containerPort": CONSOLE_PORT, "protocol": "TCP"}]
+    container["ports"] = [
+        {"name": settings.scheme, "containerPort": CONSOLE_PORT, "protocol": "TCP"}
+    ]
     for probe in ("readinessProbe", "livenessProbe"):
-        container[probe]["httpGet"]["port"] = CONSOLE_PORT
+        container[probe]["httpGet"] |= {"port": CONSOLE_PORT, "scheme": settings.scheme.upper()}
+    volumes = [*process_volumes(broker, COMPONENT), _conditions_volume()]
+    container["volumeMounts"].append(
+        {"name": "broker", "mountPath": CONDITIONS_DIR, "readOnly": True}
+    )
+    if settings.tls is not None:
+        volumes.append(_certificate_volume(broker))
+        container["volumeMounts"].append(
+            {"name": "certificate", "mountPath": CERTIFICATE_DIR, "readOnly": True}
+        )
     pod_template = template(
         inputs,
         COMPONENT,
         settings,
         [container],
-        process_volumes(broker, COMPONENT),
+        volumes,
         _GRACE_S,
         {names.RESTART_HASH: digest(config)},
     )

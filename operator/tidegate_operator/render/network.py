@@ -16,7 +16,8 @@ from tidegate_operator.names import (
 )
 from tidegate_operator.render.inputs import Broker, Inputs, Manifest
 from tidegate_operator.spec.client_services import ClientService, client_services
-from tidegate_operator.spec.listeners import ListenerSpec
+from tidegate_operator.spec.console import ConsoleTls
+from tidegate_operator.spec.listeners import ListenerSpec, ListenerTls
 from tidegate_operator.spec.services import ServiceSettings
 
 SERVICE_MONITOR: Final = "ServiceMonitor"
@@ -123,13 +124,21 @@ def service_monitor(inputs: Inputs) -> Iterator[Manifest]:
     if not monitor.enabled or SERVICE_MONITOR not in inputs.settings.optional_kinds:
         return
     scraped = [(names.metrics_service(broker.name), "metrics", "admin")]
-    if inputs.spec.console.enabled:
+    console = inputs.spec.console
+    if console.enabled:
         # Of the console's Services, only the one that leads to it has this port.
-        scraped.append((names.workload(broker.name, "console"), "console", "http"))
+        scraped.append((names.workload(broker.name, "console"), "console", console.scheme))
     for name, component, port in scraped:
         metadata = broker.metadata(name, component)
         metadata["labels"] = {**monitor.labels, **metadata["labels"]}
-        endpoint = {"port": port, "path": "/metrics", "interval": f"{monitor.interval_s}s"}
+        endpoint: Manifest = {
+            "port": port,
+            "path": "/metrics",
+            "interval": f"{monitor.interval_s}s",
+        }
+        if port == "https":
+            # Prometheus connects to the address of a pod, which is in no certificate.
+            endpoint |= {"scheme": "https", "tlsConfig": {"insecureSkipVerify": True}}
         yield {
             "apiVersion": "monitoring.coreos.com/v1",
             "kind": SERVICE_MONITOR,
@@ -146,11 +155,16 @@ def certificates(inputs: Inputs) -> Iterator[Manifest]:
     broker = inputs.broker
     if CERTIFICATE not in inputs.settings.optional_kinds:
         return
-    for listener in inputs.spec.listeners:
-        tls = listener.tls
+    wanted: list[tuple[str, Component, ListenerTls | ConsoleTls | None]] = [
+        (names.listener_certificate(broker.name, listener.name), "edge", listener.tls)
+        for listener in inputs.spec.listeners
+    ]
+    if inputs.spec.console.enabled:
+        name = names.console_certificate(broker.name)
+        wanted.append((name, "console", inputs.spec.console.tls))
+    for name, component, tls in wanted:
         if tls is None or tls.issuer is None:
             continue
-        name = names.listener_certificate(broker.name, listener.name)
         spec: Manifest = {
             "secretName": name,
             "issuerRef": {
@@ -168,7 +182,7 @@ def certificates(inputs: Inputs) -> Iterator[Manifest]:
         yield {
             "apiVersion": "cert-manager.io/v1",
             "kind": CERTIFICATE,
-            "metadata": broker.metadata(name, "edge"),
+            "metadata": broker.metadata(name, component),
             "spec": spec,
         }
 

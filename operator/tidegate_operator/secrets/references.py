@@ -15,7 +15,8 @@ from enum import StrEnum
 from typing import Final, Literal
 
 from tidegate.edge.auth.acl import AclFile, AclFileError
-from tidegate_operator.names import Reader, listener_certificate
+from tidegate.edge.transport.client_trust import expired_trust
+from tidegate_operator.names import Reader, console_certificate, listener_certificate
 from tidegate_operator.secrets.certificates import (
     CertificateInfo,
     CertificateProblem,
@@ -54,6 +55,7 @@ STORE_FILE_PREFIX: Final = "store-"
 #: Those of ``spec.console``.
 USERS_FILE: Final = "users"
 TOKENS_FILE: Final = "tokens"
+CONSOLE_PAIR: Final = "console"
 
 
 class FileFormat(StrEnum):
@@ -114,12 +116,17 @@ class Fault(StrEnum):
 
 @dataclass(slots=True, frozen=True)
 class Problem:
-    """``sentence`` names the field; ``blocking``: pods cannot run without the reference."""
+    """``sentence`` names the field; ``blocking``: pods cannot run without the reference.
+
+    ``is_awaited``: cert-manager is about to issue the certificate, and only new pods of the console
+    wait for it.
+    """
 
     fault: Fault
     sentence: str
     blocking: bool
     is_certificate: bool
+    is_awaited: bool = False
 
 
 @dataclass(slots=True)
@@ -134,6 +141,7 @@ class ReferencedFiles:
     console: dict[str, bytes] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     certificates: dict[str, list[CertificateInfo]] = field(default_factory=dict)
+    console_certificate: CertificateInfo | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -151,7 +159,7 @@ def references(broker: str, spec: MqttBrokerSpec) -> list[Reference]:
         *_listener_references(broker, spec),
         *auth,
         *_redis_references(spec),
-        *_console_references(spec),
+        *_console_references(broker, spec),
     ]
 
 
@@ -275,9 +283,21 @@ def _redis_references(spec: MqttBrokerSpec) -> Iterator[Reference]:
         )
 
 
-def _console_references(spec: MqttBrokerSpec) -> Iterator[Reference]:
+def _console_references(broker: str, spec: MqttBrokerSpec) -> Iterator[Reference]:
     if not spec.console.enabled:
         return
+    tls = spec.console.tls
+    if tls is not None:
+        yield Reference(
+            kind="Secret",
+            name=tls.secret_name or console_certificate(broker),
+            key=CERTIFICATE_KEY,
+            field=f"spec.console.tls.{'secretName' if tls.issuer is None else 'issuer'}",
+            component="console",
+            file=CONSOLE_PAIR,
+            file_format=FileFormat.PAIR,
+            pending=tls.issuer is not None,
+        )
     for name, file, file_format in (
         ("users", USERS_FILE, FileFormat.CONSOLE_USERS),
         ("tokens", TOKENS_FILE, FileFormat.CONSOLE_TOKENS),
@@ -337,9 +357,16 @@ def collect(
         hint = f" ({NO_CERT_MANAGER})" if reference.pending and not has_cert_manager else ""
         _add(reference, contents, live.get(reference.component, {}), collected, hint)
     for listener in spec.listeners:
+        subject = f"listener {listener.name}"
         collected.problems += _expired_certificates(
-            listener, collected.certificates.get(listener.name, []), now
+            subject, collected.certificates.get(listener.name, []), now
         )
+        if listener.tls is not None and listener.tls.client_certificates != "off":
+            file = listener_file(listener)
+            ca, crl = (collected.edge.get(f"{file}.client-{one}", b"") for one in ("ca", "crl"))
+            collected.problems += _expired_trust(subject, ca, crl, now)
+    if (certificate := collected.console_certificate) is not None:
+        collected.problems += _expired_certificates("the console", [certificate], now)
     _check_size(collected)
     return collected
 
@@ -375,8 +402,11 @@ def _add(
         if reference.pending and fault is Fault.MISSING:
             fault = Fault.PENDING
         text = f"{reference.field}: {problem}{hint}{_fallback_text(kept)}"
-        is_blocking = not kept and reference.component != "console"
-        collected.problems.append(Problem(fault, text, is_blocking, is_certificate))
+        is_of_console = reference.component == "console"
+        is_awaited = is_of_console and fault is Fault.PENDING and not (kept or hint)
+        collected.problems.append(
+            Problem(fault, text, not (kept or is_of_console), is_certificate, is_awaited)
+        )
         if not kept:
             return
         files = old
@@ -384,6 +414,8 @@ def _add(
     if reference.listener:
         pair = certificate_info(files[f"{reference.file}.crt"])
         collected.certificates.setdefault(reference.listener, []).append(pair)
+    elif reference.file == CONSOLE_PAIR:
+        collected.console_certificate = certificate_info(files[f"{CONSOLE_PAIR}.crt"])
 
 
 def _fallback_text(kept: bool) -> str:
@@ -452,19 +484,28 @@ def _content_error(
 
 
 def _expired_certificates(
-    listener: ListenerSpec, certificates: list[CertificateInfo], now: datetime
+    subject: str, certificates: list[CertificateInfo], now: datetime
 ) -> list[Problem]:
     """Return problems of expired certificates. They do not block: clients may still accept them."""
     return [
         Problem(
             Fault.INVALID,
-            f"listener {listener.name}: certificate {certificate.subject} expired at "
+            f"{subject}: certificate {certificate.subject} expired at "
             f"{certificate.not_after:%Y-%m-%d %H:%M} UTC; clients reject it",
             blocking=False,
             is_certificate=True,
         )
         for certificate in certificates
         if certificate.not_after <= now
+    ]
+
+
+def _expired_trust(subject: str, authorities: bytes, lists: bytes, now: datetime) -> list[Problem]:
+    """Return problems of what client certificates are verified with. They do not block, as they
+    come with time."""
+    return [
+        Problem(Fault.INVALID, f"{subject}: {text}", blocking=False, is_certificate=True)
+        for text in expired_trust(authorities, lists, now.timestamp())
     ]
 
 

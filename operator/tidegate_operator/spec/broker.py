@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from tidegate.runtime.config.model import (
     AuthConfig,
+    Carrier,
     FeaturesConfig,
     FlappingConfig,
     LimitsConfig,
@@ -132,6 +133,7 @@ class LinkSpec(SpecSection):
         ),
     )
 
+    carrier: Carrier = like(LinkConfig, "carrier")
     discovery_interval_s: float = like(LinkConfig, "discovery_interval_s")
     heartbeat_s: float = like(LinkConfig, "heartbeat_s")
     timeout_s: float = like(LinkConfig, "timeout_s")

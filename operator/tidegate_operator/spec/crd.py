@@ -26,7 +26,7 @@ from tidegate_operator.spec.status import BrokerStatus, not_observed
 Schema = dict[str, Any]
 
 #: Incremented with every change of the schema; an older operator does not replace a newer one.
-REVISION: Final = 11
+REVISION: Final = 13
 
 #: Sections with a default: the scale subresource always finds `replicas`, and rules about changes
 #: of `redis` hold for a spec that did not name it before.

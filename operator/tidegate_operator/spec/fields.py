@@ -7,10 +7,12 @@ derive from the runtime's; single fields are copied with ``like``. So there is o
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Annotated, Any, Final
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -160,6 +162,18 @@ DnsName = Annotated[
         pattern=r"^(\*\.)?[a-zA-Z0-9]([-a-zA-Z0-9.]{0,251}[a-zA-Z0-9])?$", max_length=253
     ),
 ]
+
+
+def _check_address(address: str) -> str:
+    ipaddress.ip_address(address)
+    if "%" in address:
+        raise ValueError(f"{address!r} has a zone, which is not allowed in certificates")
+    return address
+
+
+#: An IP address of a certificate.
+IpAddress = Annotated[str, Field(max_length=45), AfterValidator(_check_address)]
+
 #: Labels and annotations.
 LabelMap = Annotated[
     dict[str, Annotated[str, StringConstraints(max_length=262_144)]], Field(max_length=64)

@@ -1,6 +1,6 @@
-"""``spec.listeners[].gateway``: the route of the Gateway API that publishes a listener.
+"""``gateway`` of a listener and of the console: the route of the Gateway API that publishes it.
 
-``render.routes`` makes it; ``listeners`` says which kind it is.
+``routes`` says which there are; ``listeners`` and ``console`` say which kind theirs is.
 """
 
 from __future__ import annotations
@@ -41,13 +41,32 @@ class ParentRef(SpecSection):
     """Kind of the parent; unset: Gateway."""
 
 
-class ListenerGateway(SpecSection):
-    """A route of the Gateway API, named BROKER-LISTENER, to the Service of the listener."""
+class RouteSettings(SpecSection):
+    """A route of the Gateway API."""
 
     parent_refs: list[ParentRef] = Field(min_length=1, max_length=16)
     """The Gateways."""
+    hostnames: list[Hostname] = Field(default_factory=list, max_length=16)
+    """Names that the route is for."""
+    kind: RouteKind | None = None
+    """Kind of the route."""
+
+
+class ListenerGateway(RouteSettings):
+    """A route of the Gateway API, named BROKER-LISTENER, to the Service of the listener."""
+
     hostnames: list[Hostname] = Field(default_factory=list, max_length=16)
     """Names that clients connect to: of TLS (SNI), or of HTTP for WebSocket."""
     kind: RouteKind | None = None
     """Kind of the route; unset: HTTPRoute for ws, otherwise TLSRoute with hostnames, and TCPRoute
     without any."""
+
+
+class ConsoleGateway(RouteSettings):
+    """A route of the Gateway API, named BROKER-console, to the Service of the console."""
+
+    hostnames: list[Hostname] = Field(default_factory=list, max_length=16)
+    """Names that browsers ask for, of HTTP or of TLS (SNI); allowed as those in `allowedHosts`."""
+    kind: RouteKind | None = None
+    """Kind of the route; unset: HTTPRoute without `tls`, otherwise TLSRoute with hostnames, and
+    TCPRoute without any."""

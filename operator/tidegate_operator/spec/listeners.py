@@ -5,7 +5,6 @@ Fields that the runtime's configuration has too are copied from it (``like``).
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -20,6 +19,7 @@ from tidegate.runtime.config.model import (
 from tidegate_operator.names import ADMIN_PORT
 from tidegate_operator.spec.fields import (
     DnsName,
+    IpAddress,
     ObjectName,
     OpaqueList,
     SpecSection,
@@ -115,9 +115,7 @@ class ListenerTls(SpecSection):
     dns_names: list[DnsName] = Field(default_factory=list, max_length=32)
     """DNS names of the certificate (`issuer`, `selfSigned`); the latter adds those of the
     Service that publishes the listener, and of its load balancer."""
-    ip_addresses: list[Annotated[str, Field(max_length=45)]] = Field(
-        default_factory=list, max_length=32
-    )
+    ip_addresses: list[IpAddress] = Field(default_factory=list, max_length=32)
     """IP addresses of the certificate; `selfSigned` adds those of the load balancer."""
     additional_certificates: list[AdditionalCertificate] = Field(
         default_factory=list, max_length=32
@@ -137,15 +135,6 @@ class ListenerTls(SpecSection):
     identity_as_username: Literal["off", "cn", "dn"] = like(TlsConfig, "identity_as_username")
 
     _check_ciphers = field_validator("ciphers")(check_ciphers)
-
-    @field_validator("ip_addresses")
-    @classmethod
-    def _addresses(cls, value: list[str]) -> list[str]:
-        for address in value:
-            ipaddress.ip_address(address)
-            if "%" in address:
-                raise ValueError(f"{address!r} has a zone, which is not allowed in certificates")
-        return value
 
     @model_validator(mode="after")
     def _one_certificate(self) -> Self:

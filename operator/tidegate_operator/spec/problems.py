@@ -24,9 +24,12 @@ from tidegate_operator.names import BROKER_NAME_PATTERN, MAX_BROKER_NAME
 from tidegate_operator.spec.broker import MqttBrokerSpec
 from tidegate_operator.spec.client_services import service_problems
 from tidegate_operator.spec.fields import COUNT_OR_PERCENT, QUANTITY, camel_text
+from tidegate_operator.spec.routes import console_name_problems
 
 #: At most this many problems are listed.
 MAX_PROBLEMS: Final = 20
+#: What pydantic calls a key that the model does not have.
+_EXTRA: Final = "extra_forbidden"
 
 
 class SpecError(Exception):
@@ -46,6 +49,7 @@ def parse(name: str, spec: Mapping[str, Any]) -> MqttBrokerSpec:
         problems += [_sentence(dict(problem)) for problem in error.errors()]
     else:
         problems += service_problems(name, parsed)
+        problems += console_name_problems(name, parsed)
     if problems:
         rest = len(problems) - MAX_PROBLEMS
         if rest > 0:
@@ -54,13 +58,13 @@ def parse(name: str, spec: Mapping[str, Any]) -> MqttBrokerSpec:
     return parsed
 
 
-def unknown_keys(spec: Mapping[str, Any]) -> list[str]:
+def unknown_keys(spec: Mapping[str, Any], model: type[Section] = MqttBrokerSpec) -> list[str]:
     """Return one sentence for each key that a spec cannot have; other problems are ignored."""
     try:
-        MqttBrokerSpec.model_validate(spec)
+        model.model_validate(spec)
     except ValidationError as error:
-        found = [dict(problem) for problem in error.errors()]
-        return [_sentence(problem) for problem in found if problem["type"] == "extra_forbidden"]
+        found = [dict(problem) for problem in error.errors() if problem["type"] == _EXTRA]
+        return [_sentence(problem, model) for problem in found]
     return []
 
 
@@ -86,11 +90,11 @@ _PATTERNS: Final = {
 }
 
 
-def _sentence(problem: Mapping[str, Any]) -> str:
+def _sentence(problem: Mapping[str, Any], model: type[Section] = MqttBrokerSpec) -> str:
     location = tuple(problem["loc"])
     kind: str = problem["type"]
-    if kind == "extra_forbidden":
-        text = _unknown_key(location)
+    if kind == _EXTRA:
+        text = _unknown_key(location, model)
     elif kind == "missing":
         text = "is missing"
     elif kind == "value_error":
@@ -100,14 +104,13 @@ def _sentence(problem: Mapping[str, Any]) -> str:
     return f"{path_text(('spec', *location))}: {text}"
 
 
-def _unknown_key(location: tuple[int | str, ...]) -> str:
-    text = unknown_key_text(location[-1], _known_keys(location[:-1]))
+def _unknown_key(location: tuple[int | str, ...], model: type[Section]) -> str:
+    text = unknown_key_text(location[-1], _known_keys(location[:-1], model))
     return f"{text} (it may require a newer operator version)"
 
 
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    """Return the valid keys at a location."""
-    model: type[Section] = MqttBrokerSpec
+def _known_keys(location: tuple[int | str, ...], model: type[Section]) -> list[str]:
+    """Return the valid keys at a location of a spec."""
     for part in location:
         if isinstance(part, str):
             field = next(

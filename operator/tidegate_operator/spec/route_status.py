@@ -1,4 +1,4 @@
-"""What a route of the Gateway API says of itself: ``status.listeners[].route``. Pure.
+"""What a route of the Gateway API says of itself: ``route`` of a listener or the console. Pure.
 
 Called by ``reconcile``. A Gateway answers for each parent with conditions; what refers to an
 earlier generation of the route says nothing about this one.
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal
 
-from tidegate_operator import names
 from tidegate_operator.spec.broker import MqttBrokerSpec
-from tidegate_operator.spec.listeners import ListenerSpec
+from tidegate_operator.spec.gateway import RouteKind
+from tidegate_operator.spec.routes import WantedRoute, wanted_routes
 from tidegate_operator.spec.status import RouteStatus
 
 _MAX_MESSAGE: Final = 1000
@@ -30,26 +30,23 @@ def route_statuses(
     kinds: Mapping[str, str],
     live: Iterable[Mapping[str, Any]],
 ) -> dict[str, RouteStatus]:
-    """Return the routes of all listeners that ask for one; ``kinds`` are those of the cluster."""
+    """Return all routes that a spec asks for, by ``WantedRoute.listener``; ``kinds`` are those of
+    the cluster."""
     objects = {(one["kind"], one["metadata"]["name"]): one for one in live}
     found = {}
-    for listener in spec.listeners:
-        if listener.gateway is None:
-            continue
-        name = names.route(broker, listener.name)
-        route = objects.get((listener.route_kind, name))
-        if listener.route_kind not in kinds:
-            found[listener.name] = _status(listener, name, message=missing_text(listener))
+    for wanted in wanted_routes(broker, spec):
+        route = objects.get((wanted.kind, wanted.name))
+        if wanted.kind not in kinds:
+            found[wanted.listener] = _status(wanted, message=missing_text(wanted.kind))
         elif route is None:
-            found[listener.name] = _status(listener, name, message="it is not created yet")
+            found[wanted.listener] = _status(wanted, message="it is not created yet")
         else:
-            found[listener.name] = _observed(listener, namespace, route)
+            found[wanted.listener] = _observed(wanted, namespace, route)
     return found
 
 
-def missing_text(listener: ListenerSpec) -> str:
+def missing_text(kind: RouteKind) -> str:
     """Return that the cluster does not have a kind, and what to install."""
-    kind = listener.route_kind
     releases = {
         "HTTPRoute": "the standard channel of the Gateway API",
         "TLSRoute": "the standard channel of the Gateway API 1.5 or newer, or the experimental "
@@ -62,12 +59,12 @@ def missing_text(listener: ListenerSpec) -> str:
     )
 
 
-def _status(listener: ListenerSpec, name: str, **values: Any) -> RouteStatus:
+def _status(wanted: WantedRoute, **values: Any) -> RouteStatus:
     values["message"] = values.get("message", "")[:_MAX_MESSAGE]
-    return RouteStatus.model_validate({"kind": listener.route_kind, "name": name, **values})
+    return RouteStatus.model_validate({"kind": wanted.kind, "name": wanted.name, **values})
 
 
-def _observed(listener: ListenerSpec, namespace: str, route: Mapping[str, Any]) -> RouteStatus:
+def _observed(wanted: WantedRoute, namespace: str, route: Mapping[str, Any]) -> RouteStatus:
     answers = _answers(namespace, route)
     parents = [_key(one, namespace) for one in route["spec"].get("parentRefs") or []]
     accepted, why = _joined("Accepted", parents, answers)
@@ -77,8 +74,7 @@ def _observed(listener: ListenerSpec, namespace: str, route: Mapping[str, Any]) 
     if accepted == "Unknown" and not problems:
         problems = [_UNANSWERED]
     return _status(
-        listener,
-        route["metadata"]["name"],
+        wanted,
         accepted=accepted,
         resolvedRefs=resolved,
         programmed=None if programmed == "Unknown" else programmed,

@@ -176,6 +176,12 @@ class ConsoleStatus(SpecSection):
     """Desired number of pods."""
     ready: int = 0
     """Number of ready pods."""
+    route: RouteStatus | None = None
+    """The route of the Gateway API that it asks for."""
+    certificate_not_after: str | None = Field(
+        default=None, json_schema_extra={"format": "date-time"}
+    )
+    """Expiry of its certificate."""
 
 
 class LastBackup(SpecSection):

@@ -346,9 +346,10 @@ class RedisSpec(SpecSection):
             _NEEDS_REPLICAS,
         ),
         (
-            "(!has(self.replicas) && !has(self.replicationTimeoutSeconds))"
+            "(!has(self.replicas) && !has(self.replicasConfirm)"
+            " && !has(self.replicationTimeoutSeconds))"
             f" || (has(self.durability) ? self.durability == 'replicated' : {_HAS_THREE})",
-            "replicas and replicationTimeoutSeconds require durability replicated",
+            "replicas, replicasConfirm and replicationTimeoutSeconds require durability replicated",
         ),
         (
             f"!has(self.replicas) || self.replicas <= 2 || !({_HAS_THREE})",
@@ -372,6 +373,7 @@ class RedisSpec(SpecSection):
     """An existing server."""
     durability: Literal["everysec", "always", "replicated"] = like(StoreConfig, "durability")
     replicas: int = like(StoreConfig, "replicas")
+    replicas_confirm: Literal["in_sync", "minimum"] = like(StoreConfig, "replicas_confirm")
     replication_timeout_s: float = like(StoreConfig, "replication_timeout_s")
     partitions: int = like(StoreConfig, "partitions")
     edge_lease_s: float = like(StoreConfig, "edge_lease_s")
@@ -384,7 +386,7 @@ class RedisSpec(SpecSection):
             raise ValueError("bundled and external are mutually exclusive")
         if self.durability == "replicated" and self.external is None and not self.is_replicated:
             raise ValueError(_NEEDS_REPLICAS)
-        for key in ("replicas", "replication_timeout_s"):
+        for key in ("replicas", "replicas_confirm", "replication_timeout_s"):
             if key in self.model_fields_set and self.promised_durability != "replicated":
                 raise ValueError(f"{key} requires durability replicated")
         if self.is_replicated and self.replicas > 2:

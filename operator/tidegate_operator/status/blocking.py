@@ -68,7 +68,11 @@ def _reference_reason(problems: Sequence[Problem]) -> Reason:
 
 def partly_applied(state: BrokerState) -> tuple[Reason, str] | None:
     """Return what of the spec is not in use although the rest is applied; None if all is."""
-    others = [problem for problem in state.reference_problems if not problem.blocking]
+    others = [
+        problem
+        for problem in state.reference_problems
+        if not (problem.blocking or problem.is_awaited)
+    ]
     if others:
         is_invalid = any(problem.fault is Fault.INVALID for problem in others)
         reason = Reason.REFERENCE_INVALID if is_invalid else Reason.REFERENCE_MISSING

@@ -69,18 +69,21 @@ class BrokerState:
     failing: Sequence[str] = ()
     #: Addresses of the Services for clients, in the order of the listeners.
     addresses: Sequence[Addresses] = ()
-    #: The routes of listeners that ask for one.
+    #: The routes that the spec asks for, by ``WantedRoute.listener``.
     routes: Mapping[str, RouteStatus] = field(default_factory=dict)
     #: Kinds of these routes that the cluster does not have.
     missing_kinds: frozenset[str] = frozenset()
     certificates: Mapping[str, Sequence[CertificateInfo]] = field(default_factory=dict)
+    #: The certificate of the console, None without one.
+    console_certificate: CertificateInfo | None = None
     connections: int | None = None
     #: Scheduled backups, None without a schedule.
     backups: ScheduleState | None = None
     #: The restore that it begins with, None without one.
     restore: RestoreState | None = None
-    #: Whether edges mount rules of ``spec.acl``, of whatever generation; None: as the spec says.
-    has_acl: bool | None = None
+    #: Listeners whose clients no rules restrict, by the files that edges mount (of whatever
+    #: generation); None: as the spec says.
+    unprotected: Sequence[str] | None = None
 
     @property
     def is_paused(self) -> bool:

@@ -12,12 +12,19 @@ from tidegate_operator.status.broker_state import BrokerState, Value, sentences,
 
 #: How long before a certificate expires a missing renewal is reported.
 ENDS_SOON: Final = timedelta(days=7)
+_ONLY_LISTENERS: Final = (
+    "These are the listeners' own, in use now; the newest spec is invalid, so authorities of "
+    "clients, revocation lists and the console's certificate are not looked at."
+)
 
 
 def certificates_ready(state: BrokerState, now: datetime) -> Value:
     """Return CertificatesReady."""
     if state.spec is None:
-        return "Unknown", Reason.INVALID_SPEC, "The spec is invalid."
+        if not state.certificates:
+            return "Unknown", Reason.INVALID_SPEC, "The spec is invalid."
+        status, reason, text = _expiry(state, now)
+        return status, reason, f"{text} {_ONLY_LISTENERS}"
     problems = [problem for problem in state.reference_problems if problem.is_certificate]
     for fault, reason, hint in (
         (Fault.INVALID, Reason.INVALID, ""),
@@ -27,13 +34,17 @@ def certificates_ready(state: BrokerState, now: datetime) -> Value:
         faulty = [problem for problem in problems if problem.fault is fault]
         if faulty:
             return "False", reason, f"{sentences(faulty)}{hint}."
-    if not any(listener.tls for listener in state.spec.listeners):
+    console = state.spec.console
+    is_console_encrypted = console.enabled and console.tls is not None
+    if not is_console_encrypted and not any(listener.tls for listener in state.spec.listeners):
         return "True", Reason.NOT_NEEDED, "No listener uses TLS."
     missing = [
         f"listener {listener.name}: certificate not issued yet"
         for listener in state.spec.listeners
         if listener.tls is not None and not state.certificates.get(listener.name)
     ]
+    if is_console_encrypted and state.console_certificate is None:
+        missing.append("the console: certificate not issued yet")
     if missing:
         return "False", Reason.PENDING, f"{some(missing)}."
     return _expiry(state, now)
@@ -68,6 +79,9 @@ def _named_certificates(state: BrokerState) -> Iterator[tuple[datetime, str]]:
         for certificate in certificates:
             name = f"listener {listener}: certificate {certificate.subject}"
             yield certificate.not_after, name
+    console = state.console_certificate
+    if console is not None:
+        yield console.not_after, f"the console: certificate {console.subject}"
 
 
 def _minute(moment: datetime) -> str:

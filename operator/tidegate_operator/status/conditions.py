@@ -15,9 +15,10 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from tidegate_operator import names
-from tidegate_operator.live_state import Workload
+from tidegate_operator.live_state import Workload, timestamp
 from tidegate_operator.pods.config_state import Outdated, has_config
 from tidegate_operator.replicas.condition import lasting_problem, store_replicated
+from tidegate_operator.spec.routes import OF_CONSOLE
 from tidegate_operator.spec.status import (
     MAX_MESSAGE,
     STORE_REPLICATED,
@@ -52,6 +53,7 @@ def status(state: BrokerState, before: Mapping[str, Any] | None, now: datetime) 
         console=None if state.console is None else _ignore_short_failure(state.console, now),
     )
     old = {condition["type"]: condition for condition in (before or {}).get("conditions") or []}
+    state = replace(state, redis=_store_without_pod(state, old.get("Ready", {}), now))
     replicated = store_replicated(state.redis, state.pods, state.servers)
     problem = lasting_problem(replicated, old.get(STORE_REPLICATED, {}), now)
     ready, progressing = ready_condition.ready(state), progressing_condition.progressing(state)
@@ -140,11 +142,14 @@ def _console(state: BrokerState) -> dict[str, Any] | None:
     console = state.spec.console
     service = names.workload(state.name, "console")
     token = names.console_token(state.name) if console.has_own_token else ""
+    certificate = state.console_certificate
     return {
-        "service": f"{service}:{console.service.port}",
+        "service": f"{service}:{console.exposed_port}",
         "tokenSecret": token,
         "desired": state.console.desired,
         "ready": state.console.ready,
+        "route": state.routes.get(OF_CONSOLE),
+        "certificateNotAfter": None if certificate is None else time_text(certificate.not_after),
     }
 
 
@@ -163,6 +168,25 @@ def _ignore_short_failure(workload: Workload, now: datetime) -> Workload:
     since = workload.failure_since
     is_lasting = since is None or now - since >= PATIENCE
     return workload if is_lasting else replace(workload, failure="")
+
+
+def _store_without_pod(
+    state: BrokerState, ready: Mapping[str, Any], now: datetime
+) -> Workload | None:
+    """Return the store; with a failure if for ``PATIENCE`` it has had no pod to be ready."""
+    store, since = state.redis, timestamp(ready.get("lastTransitionTime"))
+    if store is None or not (store.exists and store.is_current and store.desired):
+        return store
+    if any(pod.component == "redis" for pod in state.pods) or store.total:
+        return store
+    if ready.get("status") != "False" or since is None or now - since < PATIENCE:
+        return store
+    name = names.workload(state.name, "redis")
+    text = (
+        f"StatefulSet {name} makes no pod: kubectl describe statefulset {name} says why (a quota, "
+        "a PriorityClass or a ServiceAccount that does not exist, an admission webhook)"
+    )
+    return replace(store, failure=text)
 
 
 # ConfigApplied
@@ -188,8 +212,10 @@ def _config_applied(state: BrokerState) -> Value:
     partly = blocking.partly_applied(state)
     if partly is not None:
         return "False", *partly
-    if not (state.edges.is_replaced and state.routers.is_replaced):
-        return "False", Reason.APPLYING, f"{count}; a rollout is in progress."
+    rolling = [name for name, workload in state.workloads if not workload.is_up_to_date]
+    if rolling:
+        text = f"{count}; the rollout of {' and '.join(rolling)} is in progress."
+        return "False", Reason.APPLYING, text
     if state.store_progress:
         return "False", Reason.APPLYING, f"{count}; {state.store_progress}."
     return "True", Reason.APPLIED, f"{count}."

@@ -40,6 +40,9 @@ def stalled(state: BrokerState, degraded: Value) -> Value:
     is_lasting = degraded[1] in _LASTING or is_stuck
     if degraded[0] == "True" and is_lasting and not _waits(state, degraded):
         return degraded
+    if degraded[0] == "True":
+        text = "The operator goes on by itself once the problem is solved: see Degraded."
+        return "False", Reason.AS_EXPECTED, text
     return "False", Reason.AS_EXPECTED, "Nothing has to be corrected."
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from tidegate_operator import names
 from tidegate_operator.live_state import Addresses
 from tidegate_operator.spec.client_services import service_name
+from tidegate_operator.spec.routes import wanted_routes
 from tidegate_operator.spec.status import MAX_ADDRESSES, ListenerStatus, Reason
 from tidegate_operator.status.broker_state import BrokerState, some, time_text
 
@@ -53,11 +54,16 @@ def address(state: BrokerState, before: Mapping[str, Any] | None) -> str:
     return state.addresses[0].first() if state.addresses else ""
 
 
-def services(name: str, status: Mapping[str, Any] | None) -> set[str]:
-    """Return the Services for clients that a broker had by its status."""
+def services(name: str, status: Mapping[str, Any] | None) -> dict[str, set[tuple[str, int]]]:
+    """Return the Services for clients that a broker had by its status, with the listeners and ports
+    of each."""
     shared = names.client_service(name)
-    # Earlier versions had one Service for all listeners, and did not say so.
-    return {one.get("service", shared) for one in (status or {}).get("listeners") or []}
+    found: dict[str, set[tuple[str, int]]] = {}
+    for one in (status or {}).get("listeners") or []:
+        # Earlier versions had one Service for all listeners, and did not say so.
+        listener = (one["name"], one.get("port", 0))
+        found.setdefault(one.get("service", shared), set()).add(listener)
+    return found
 
 
 def refused_routes(state: BrokerState) -> tuple[Reason, str] | None:
@@ -67,22 +73,21 @@ def refused_routes(state: BrokerState) -> tuple[Reason, str] | None:
     if spec is None:
         return None
     missing, refused = [], []
-    for listener in spec.listeners:
-        route = state.routes.get(listener.name)
+    for wanted in wanted_routes(state.name, spec):
+        route, subject = state.routes.get(wanted.listener), wanted.subject
         if route is None:
             continue
-        if listener.route_kind in state.missing_kinds:
-            missing.append(f"Listener {listener.name} has no route: {route.message}")
+        if wanted.kind in state.missing_kinds:
+            missing.append(f"{subject[0].upper()}{subject[1:]} has no route: {route.message}")
         elif "False" in {route.accepted, route.resolved_refs, route.programmed}:
-            where = f"{route.kind} {route.name} of listener {listener.name}"
-            refused.append(f"{where}: {route.message}")
-    rest = "The listener's Service is there, and everything else of the spec is applied."
+            refused.append(f"{route.kind} {route.name} of {subject}: {route.message}")
+    rest = "The Service is there, and everything else of the spec is applied."
     if missing:
         return Reason.GATEWAY_API_MISSING, f"{some(missing)}. {rest}"
     if refused:
         return (
             Reason.ROUTE_NOT_ACCEPTED,
-            f"{some(refused)}. Clients do not get through this Gateway: correct the listener's "
-            f"gateway, or the Gateway. {rest}",
+            f"{some(refused)}. Nobody gets through this Gateway: correct `gateway` in the spec, "
+            f"or the Gateway. {rest}",
         )
     return None

@@ -21,7 +21,7 @@ def ready(state: BrokerState) -> Value:
     edges, routers, redis = state.edges, state.routers, state.redis
     if redis is not None and redis.ready == 0:
         is_lost = any(pod.lost_node for pod in state.pods if pod.component == "redis")
-        check = "" if is_lost else " Check its pod and its PersistentVolumeClaim."
+        check = "" if is_lost or redis.failure else " Check its pod and its PersistentVolumeClaim."
         return (
             "False",
             Reason.STORE_NOT_READY,
@@ -80,10 +80,19 @@ def _unprotected(state: BrokerState) -> str:
     """
     spec = state.spec
     is_wanted = spec is not None and spec.acl is not None
-    if state.has_acl if state.has_acl is not None else spec is None or is_wanted:
+    listeners = () if spec is None else spec.listeners
+    open_ones = state.unprotected
+    if open_ones is None:
+        open_ones = [one.name for one in listeners if not is_wanted and one.acl is None]
+    if not open_ones:
         return ""
     why = "spec.acl is not in use, see Degraded" if is_wanted else "spec.acl is not set"
-    return f" No ACL is in force ({why}): clients may use every topic."
+    if spec is None or len(open_ones) == len(listeners):
+        return f" No ACL is in force ({why}): clients may use every topic."
+    return (
+        f" No ACL is in force for listener {', '.join(open_ones)} ({why}): its clients may use "
+        "every topic."
+    )
 
 
 def _previous_spec(state: BrokerState) -> str:
@@ -137,5 +146,6 @@ def _why(state: BrokerState, component: str) -> str:
         if pod.component == component and pod.failure:
             unpulled = "its image cannot be pulled, see Degraded" if pod.unpulled_image else ""
             return f" (pod {pod.name}: {unpulled or pod.failure})"
-    workload = {"edge": state.edges, "router": state.routers}.get(component)
+    parts = {"edge": state.edges, "router": state.routers, "redis": state.redis}
+    workload = parts.get(component)
     return f" ({workload.failure})" if workload is not None and workload.failure else ""

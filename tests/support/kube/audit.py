@@ -32,6 +32,8 @@ class Request:
     agent: str
     path: str
     body: Any
+    #: Where its line begins in the log: a mark.
+    position: int = 0
 
     @property
     def is_write(self) -> bool:
@@ -81,12 +83,14 @@ class AuditLog:
             return
         with self.file.open("rb") as file:
             file.seek(mark)
+            position = mark
             for line in file:
                 if line.endswith(b"\n"):
-                    yield _request(json.loads(line))
+                    yield _request(json.loads(line), position)
+                position += len(line)
 
 
-def _request(event: dict[str, Any]) -> Request:
+def _request(event: dict[str, Any], position: int) -> Request:
     ref = event.get("objectRef") or {}
     part = ref.get("subresource", "")
     annotations = event.get("annotations") or {}
@@ -105,4 +109,5 @@ def _request(event: dict[str, Any]) -> Request:
         agent=event.get("userAgent", ""),
         path=event["requestURI"],
         body=event.get("requestObject"),
+        position=position,
     )

@@ -65,12 +65,20 @@ class Node:
         self.kubeconfig = Path(self.places.kubeconfig("admin"))
         self.api = Api(self.kubeconfig)
 
-    def kubectl(self, *arguments: str, check: bool = True) -> str:
+    def kubectl(self, *arguments: str, check: bool = True, timeout_s: float = 120.0) -> str:
         """Run kubectl and return what it says."""
         command = [str(helm.program("kubectl")), "--kubeconfig", str(self.kubeconfig)]
-        done = subprocess.run(
-            [*command, *arguments], capture_output=True, text=True, timeout=120, check=False
-        )
+        try:
+            done = subprocess.run(
+                [*command, *arguments],
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            assert not check, f"kubectl {arguments}: no answer within {timeout_s:.0f} s"
+            return f"no answer within {timeout_s:.0f} s\n"
         assert not check or done.returncode == 0, f"kubectl {arguments}: {done.stderr}"
         return done.stdout
 

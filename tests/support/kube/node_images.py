@@ -24,14 +24,17 @@ from support import tools
 
 ROOT: Final = Path(__file__).parents[3]
 PAUSE: Final = "localhost/pause:1"
-#: What the Dockerfile begins with, and what replaces it.
+#: What the image is made from, and what replaces it.
 BASE: Final = "docker.io/library/python:3.11-slim-bookworm"
 SUITE: Final = "bookworm"
 _PACKAGES: Final = "python3-minimal,libpython3-stdlib,python3-venv,ca-certificates"
+#: The one that the wheel is compiled in, and what it has besides.
+BUILD_BASE: Final = "docker.io/library/python:3.11-bookworm"
+_BUILD_PACKAGES: Final = f"{_PACKAGES},python3-dev,gcc,libc6-dev"
 #: Everything that the Dockerfile copies (see .dockerignore), and what says how.
 _SOURCES: Final = (
     *("Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "LICENSE"),
-    *("services", "operator", "image"),
+    *("services", "operator", "image", "tools/compiled_wheel.py"),
 )
 _LEFT_OUT: Final = frozenset({"__pycache__", "node_modules"})
 _KEPT_IMAGES: Final = 3
@@ -93,27 +96,34 @@ def pause() -> Image:
 
 
 def base() -> Path:
-    """Return buildah's storage with the base image in it."""
-    key = hashlib.sha256(f"{SUITE} {_PACKAGES} {platform.machine()} 1".encode()).hexdigest()[:12]
+    """Return buildah's storage with the base images in it."""
+    what = f"{SUITE} {_PACKAGES} {_BUILD_PACKAGES} {platform.machine()} 1"
+    key = hashlib.sha256(what.encode()).hexdigest()[:12]
     return tools.cached(f"node-base-{key}", _make_base) / "storage"
 
 
 def _make_base(directory: Path) -> None:
+    _make_debian(directory, _PACKAGES, BASE)
+    _make_debian(directory, _BUILD_PACKAGES, BUILD_BASE)
+
+
+def _make_debian(directory: Path, packages: str, name: str) -> None:
+    """Make a Debian with packages the image ``name`` of the storage in a directory."""
     debootstrap = tools.require("debootstrap")
     rootfs = directory / "rootfs"
     _run(
-        [debootstrap, "--variant=minbase", f"--include={_PACKAGES}", SUITE, str(rootfs), _mirror()],
+        [debootstrap, "--variant=minbase", f"--include={packages}", SUITE, str(rootfs), _mirror()],
         f"Debian's {SUITE} from debootstrap",
     )
-    for name in ("var/cache/apt/archives", "var/lib/apt/lists"):
-        shutil.rmtree(rootfs / name, ignore_errors=True)
-        (rootfs / name).mkdir()
+    for kept in ("var/cache/apt/archives", "var/lib/apt/lists"):
+        shutil.rmtree(rootfs / kept, ignore_errors=True)
+        (rootfs / kept).mkdir()
     # The image that it replaces has its Python there.
     (rootfs / "usr/local/bin/python").symlink_to("/usr/bin/python3")
     with _buildah(directory / "storage") as run:
         container = run(["from", "scratch"], "an empty image").strip()
         run(["add", "--quiet", container, str(rootfs), "/"], "the base image")
-        run(["commit", "--quiet", container, BASE], "the base image")
+        run(["commit", "--quiet", container, name], "the base image")
         run(["rm", container], "the base image")
     shutil.rmtree(rootfs)
 

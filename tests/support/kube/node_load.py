@@ -13,12 +13,10 @@ from typing import Any, TypeVar
 from support.cluster_load import ClusterLoad
 from support.history import Event, Key, Kind
 from support.history_check import Snapshot
-from support.kube.node_product import Broker, ends_of_containers
+from support.kube.node_product import CLIENT_PORT, Broker, ends_of_containers
 from support.session_client import Patience
 
 T = TypeVar("T")
-#: Where clients connect, all of them.
-PORT = 443
 ANNOUNCED = Snapshot(repeats=True)
 #: Sessions of an earlier load are still there.
 _number = itertools.count(1)
@@ -36,7 +34,7 @@ class ServiceTarget:
 
     def __init__(self, broker: Broker, address: str, logs: Path) -> None:
         self._broker = broker
-        self._place = ServiceAddress((address, PORT))
+        self._place = ServiceAddress((address, CLIENT_PORT))
         self._logs = logs
 
     @property
@@ -58,17 +56,15 @@ async def under_load(
     *,
     rate: float = 15.0,
     are_killed: bool = False,
-    announced: Snapshot = ANNOUNCED,
 ) -> AsyncIterator[ClusterLoad]:
     """Put a load on the broker over TLS; at the end everything must have arrived, in order.
 
-    ``are_killed``: containers may end anyhow, as on a node that is switched off. ``announced``:
-    what clients may see.
+    ``are_killed``: containers may end anyhow, as on a node that is switched off.
     """
     target = ServiceTarget(broker, await away(broker.address), logs)
     # A machine that runs a whole cluster answers late now and then.
     patience = Patience(connack_s=5.0, silence_s=6.0)
-    load = ClusterLoad(target, seed, announced, patience)
+    load = ClusterLoad(target, seed, ANNOUNCED, patience)
     load.loses_machines = are_killed
     async with contextlib.AsyncExitStack() as stack:
         codes = stack.enter_context(ends_of_containers(broker))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import socket
 import ssl
 import subprocess
 import tempfile
@@ -27,6 +28,8 @@ SYSTEM: Final = "tidegate-system"
 #: Small, so that a machine of two cores has room for many.
 SMALL: Final[Manifest] = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
 PATIENCE_S: Final = 60.0
+#: Where clients connect, all of them.
+CLIENT_PORT: Final = 443
 
 
 @dataclass(slots=True, frozen=True)
@@ -158,11 +161,31 @@ class Broker:
         return self.wait_until("the broker has settled", is_settled, deadline_s)
 
     def address(self) -> str:
-        """Return where clients connect from outside."""
+        """Return where clients connect from outside, once the node forwards to an edge."""
         address: str = self.wait_until("an address", lambda one: bool(_ingress(self)))["status"][
             "address"
         ]
-        return address.rpartition(":")[0] or address
+        address = address.rpartition(":")[0] or address
+        self.wait_until_forwarded(address, CLIENT_PORT)
+        return address
+
+    def service_address(self, name: str, port: int) -> str:
+        """Return the address of a Service within the cluster, once the node forwards to a pod."""
+        where = ("--namespace", self.namespace, "--output", "jsonpath={.spec.clusterIP}")
+        address = self.node.kubectl("get", "service", name, *where)
+        self.wait_until_forwarded(address, port)
+        return address
+
+    def wait_until_forwarded(self, address: str, port: int) -> None:
+        """Return when a Service accepts connections: a node learns of a ready pod as others do."""
+
+        def accepts() -> bool:
+            with contextlib.suppress(OSError):
+                socket.create_connection((address, port), PATIENCE_S).close()
+                return True
+            return False
+
+        wait_for(accepts, PATIENCE_S, f"port {port} of {address} ({self.name}) is forwarded")
 
     def pods(self, component: str) -> list[Manifest]:
         """Return the pods of a component that are not about to go."""
@@ -255,22 +278,26 @@ class Broker:
             lines.append(self.node.kubectl("get", "events", *place)[-4000:])
             for pod in self.node.api.list("v1", "Pod", self.namespace):
                 name = pod["metadata"]["name"]
-                said = self.node.kubectl("logs", name, "--tail=8", *place, check=False)
-                lines += [f"--- {name}", said]
+                lines += [f"--- {name}", self._log_of(name, "--tail=8")]
             return "\n".join(lines)
         return "nothing can be told"
+
+    def _log_of(self, pod: str, *more: str) -> str:
+        """Return the log of a pod; its node may be lost."""
+        words = ("logs", pod, "--namespace", self.namespace, *more)
+        return self.node.kubectl(*words, check=False, timeout_s=15.0)
 
     def keep_logs(self, directory: Path) -> None:
         """Write the logs of all pods that are there."""
         for pod in self.node.api.list("v1", "Pod", self.namespace):
             name = pod["metadata"]["name"]
-            said = self.node.kubectl("logs", name, "--namespace", self.namespace, check=False)
+            said = self._log_of(name)
             (directory / f"{name}.log").write_text(said)
 
 
 @contextlib.contextmanager
 def ends_of_containers(broker: Broker) -> Iterator[Callable[[], dict[str, int]]]:
-    """Watch how containers end; yield a function that returns the exit codes by name of the pod.
+    """Watch how a broker's containers end; yield a function that returns exit codes by pod.
 
     Of a pod that is deleted by force nothing is seen.
     """
@@ -279,6 +306,7 @@ def ends_of_containers(broker: Broker) -> Iterator[Callable[[], dict[str, int]]]
             [
                 *(str(helm.program("kubectl")), "--kubeconfig", str(broker.node.kubeconfig)),
                 *("get", "pods", "--namespace", broker.namespace, "--watch", "-o", "json"),
+                *("--selector", f"app.kubernetes.io/instance={broker.name}"),
             ],
             stdout=seen,
             stderr=subprocess.DEVNULL,

@@ -45,6 +45,9 @@ FIXED_PLACES: Final = (
 #: Directories whose new entries are the node's.
 _SHARED_PLACES: Final = ("/run/netns", "/run/containerd/s", "/var/log/containers")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
+#: All pods together are one group to the scheduler of the processors, beside each process that is
+#: in no group: this is for as many as there are pods, where one process has 1024.
+_CPU_SHARES: Final = 20_480
 _CLONE_NEWNET: Final = 0x40000000
 _MNT_DETACH: Final = 2
 _PATIENCE_S: Final = 10.0
@@ -145,6 +148,8 @@ def make_cgroups(machines: Iterable[str]) -> None:
         for group in (CGROUP, *machines):
             parent = controller / group
             parent.mkdir(exist_ok=True)
+            if group == CGROUP and (parent / "cpu.shares").exists():
+                (parent / "cpu.shares").write_text(str(_CPU_SHARES))
             for name in ("cpuset.cpus", "cpuset.mems"):
                 # A new set has no processors at all.
                 if (parent / name).exists() and not (parent / name).read_text().strip():
