@@ -24,6 +24,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from support.broker import StartBroker, Tidegate
 from support.certificates import Certificates, KeyPair
 from support.console import Api, console_line, with_console
+from support.ports import free_port
 from support.waiting import wait_for
 from tidegate.edge.auth.password_file import set_user
 
@@ -55,7 +56,9 @@ def server(certificates: Certificates) -> Iterator[Tidegate]:
             "cluster": {"edges": 2, "routers": 2},
             "drain": {"rate": 5},
             "console": {
-                "port": 0,
+                # It is killed, and asked meanwhile: on a port that the system chooses, the near
+                # end of a connection could take it.
+                "port": free_port(),
                 "users_file": "users",
                 "tokens_file": "tokens",
                 "allowed_hosts": ["console.example"],

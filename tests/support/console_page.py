@@ -24,6 +24,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expec
 from support.broker import Tidegate
 from support.certificates import Certificates
 from support.console import console_line, with_console
+from support.ports import free_port
 from support.tools import locked, require, run_or_missing
 from support.waiting import wait_for
 from tidegate.edge.auth.password_file import set_user
@@ -114,7 +115,8 @@ def _settings(certificates: Certificates) -> dict[str, Any]:
         "drain": {"rate": 4},
         "limits": {"max_queued_messages": 20},
         "console": {
-            "port": 0,
+            # It is killed while pages ask it.
+            "port": free_port(),
             "users_file": "users",
             "conditions_file": "conditions.json",
         },
