@@ -1,4 +1,5 @@
-"""What `tidegate doctor` finds about the store, found again every half minute beside requests.
+"""What `tidegate doctor` finds about the store, found again every half minute beside requests,
+and every five seconds as long as there is a problem.
 
 Where all processes are on this machine, also what it finds about clocks and limits here. Made by
 ``roles.console``, read by ``routes.overview``. The examinations are the doctor's own, in a thread:
@@ -23,6 +24,8 @@ from tidegate.runtime.config.model import Config
 log = logging.getLogger(__name__)
 
 INTERVAL_S: Final = 30.0
+#: The same after a problem was found, which may be over by then.
+PROBLEM_INTERVAL_S: Final = 5.0
 
 
 class StoreHealth:
@@ -38,7 +41,8 @@ class StoreHealth:
         """Examine the store again and again."""
         while True:
             await self.examine()
-            await asyncio.sleep(INTERVAL_S)
+            has_problem = any(each.level == "problem" for each in self.findings)
+            await asyncio.sleep(PROBLEM_INTERVAL_S if has_problem else INTERVAL_S)
 
     async def examine(self) -> None:
         """Examine it once."""
