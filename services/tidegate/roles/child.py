@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tidegate.runtime.config.environment import without_settings
+from tidegate.runtime.process.thread_priority import lower_priority
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,8 @@ class ChildProcess:
         self.first_ready.add_done_callback(lambda done: done.cancelled() or done.exception())
         #: What the line of the running instance that says it is ready names: ``name=address`` each.
         self.endpoints: dict[str, str] = {}
-        #: Its niceness: 0 is that of its parent, more lets other processes go first.
+        #: Its niceness: 0 is that of its parent; with more, other processes go first, and do not
+        #: wait for the end of its slice.
         self.niceness = 0
         #: Variables that it gets besides those of this process.
         self.environment: dict[str, str] = {}
@@ -122,8 +124,7 @@ class ChildProcess:
             )
             return None
         if self.niceness:
-            with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, process.pid, self.niceness)
+            lower_priority(process.pid, self.niceness)
         if self._stop.is_set():
             # Stopped while it was being started.
             self.signal(signal.SIGTERM)

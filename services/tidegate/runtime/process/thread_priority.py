@@ -1,6 +1,6 @@
-"""The priority of a thread that computes for long beside the event loop.
+"""The priority of a thread, or of a process, that computes for long beside the event loop.
 
-Called by such threads when they start. Linux only: elsewhere a priority is that of the process.
+Called by such threads when they start, and by the parent of such a process.
 """
 
 from __future__ import annotations
@@ -39,17 +39,27 @@ class _Attributes(ctypes.Structure):
 
 def yield_to_event_loop() -> None:
     """Lower the priority of the calling thread, as far as the system allows it."""
-    if sys.platform != "linux":
-        return
+    if sys.platform == "linux":
+        lower_priority(0, os.getpriority(os.PRIO_PROCESS, 0) + NICE)
+
+
+def lower_priority(thread: int, niceness: int) -> None:
+    """Give a thread (0: the calling one) this niceness, and the longest slice.
+
+    As far as the system allows it. Of a process that has just been started, what its threads will
+    have, which inherit it. Elsewhere than on Linux a niceness is that of the process.
+    """
     with contextlib.suppress(OSError):
-        os.nice(NICE)
+        os.setpriority(os.PRIO_PROCESS, thread, niceness)
     number = _SCHED_SETATTR.get(platform.machine())
-    if number is None:
+    if sys.platform != "linux" or number is None:
         return
-    nice = os.getpriority(os.PRIO_PROCESS, 0)
-    attributes = _Attributes(
-        size=ctypes.sizeof(_Attributes), policy=os.SCHED_OTHER, nice=nice, runtime_ns=SLICE_NS
-    )
     # Before 6.12 the slice is ignored; a container's filter may refuse the call.
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).syscall(number, 0, ctypes.byref(attributes), 0)
+        attributes = _Attributes(
+            size=ctypes.sizeof(_Attributes),
+            policy=os.SCHED_OTHER,
+            nice=os.getpriority(os.PRIO_PROCESS, thread),
+            runtime_ns=SLICE_NS,
+        )
+        ctypes.CDLL(None).syscall(number, thread, ctypes.byref(attributes), 0)
