@@ -29,7 +29,7 @@ from tidegate_operator.pods.poller import AdminApi, PodPoller, PodSummary
 from tidegate_operator.pods.shown_conditions import show_conditions
 from tidegate_operator.reconcile import interval
 from tidegate_operator.reconcile.changes import Desired, Written, conflict, rollout_change
-from tidegate_operator.reconcile.missing_objects import LastApplied, basics
+from tidegate_operator.reconcile.missing_objects import LastApplied, basics, superseded
 from tidegate_operator.reconcile.observation import Observed, parse_spec
 from tidegate_operator.reconcile.state import broker_state
 from tidegate_operator.render import (
@@ -245,6 +245,10 @@ class Reconciler:
         if observed.is_paused:
             return Written()
         await self._read_unlabelled(observed.owner, desired.manifests, observed.live.objects)
+        if not desired.is_complete:
+            dropped = self._superseded(observed, desired, [])
+            manifests = [one for one in desired.manifests if ObjectRef.of(one) not in dropped]
+            desired = replace(desired, manifests=manifests)
         password = observed.live.secrets().redis.get("password")
         is_same_password = password == desired.owned_secrets.redis_password
         is_urgent = observed.usable.redis.own is not None and not is_same_password
@@ -289,7 +293,7 @@ class Reconciler:
                 )
             )
         if written.is_refused:
-            await self._keep_up(observed, desired, written)
+            await self._keep_up(observed, desired, written, store.manifests)
         else:
             if desired.is_complete and rollout.waiting is None:
                 is_new = bool(written.result.applied or written.result.deleted)
@@ -328,7 +332,13 @@ class Reconciler:
             store_problem=found.problem,
         )
 
-    async def _keep_up(self, observed: Observed, desired: Desired, written: Written) -> None:
+    async def _keep_up(
+        self,
+        observed: Observed,
+        desired: Desired,
+        written: Written,
+        refused: Sequence[Manifest],
+    ) -> None:
         """Write what must not wait until the spec is accepted, each object by itself."""
         owner, live = observed.owner, observed.live.objects
         await self._read_unlabelled(owner, desired.upkeep, live)
@@ -337,10 +347,23 @@ class Reconciler:
         if authorities in foreign:
             # What they have signed would be trusted by nobody.
             return
-        manifests = [one for one in desired.upkeep if ObjectRef.of(one) not in foreign]
+        dropped = foreign | self._superseded(observed, desired, refused)
+        manifests = [one for one in desired.upkeep if ObjectRef.of(one) not in dropped]
         changes = plan(manifests, live.values(), owner.uid, delete=False)
         await self._writer.write_each(
             changes, live, written.result, observed.now, indispensable=authorities
+        )
+
+    def _superseded(
+        self, observed: Observed, desired: Desired, refused: Sequence[Manifest]
+    ) -> frozenset[ObjectRef]:
+        """Return what must not be as it was any more, now that all of it has been read."""
+        return superseded(
+            desired.upkeep,
+            refused,
+            observed.live.objects,
+            observed.owner.uid,
+            observed.optional_kinds,
         )
 
     async def _read_unlabelled(
