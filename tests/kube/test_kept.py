@@ -90,6 +90,21 @@ def test_what_somebody_deletes_comes_back_as_it_was(kind: str, name: str, refuse
     comes_back(refused, kind, name, before)
 
 
+def test_a_new_operator_knows_what_was_applied(refused: Space, operator: OperatorProcess) -> None:
+    objects = [
+        ("NetworkPolicy", "demo-edge"),
+        ("Service", "demo"),
+        ("HorizontalPodAutoscaler", "demo-edge"),
+    ]
+    before = {ref: refused.get(*ref) for ref in objects}
+    operator.stop()
+    for kind, name in objects:
+        refused.api.delete(kind, name, refused.name)
+    operator.start()
+    for ref in objects:
+        comes_back(refused, *ref, before[ref])
+
+
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_policy_that_somebody_opens_is_closed_again(name: str, refused: Space) -> None:
     before = chosen(refused.get("NetworkPolicy", name))

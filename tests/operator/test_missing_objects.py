@@ -93,10 +93,13 @@ async def is_quiet(it: Harness) -> bool:
 
 @pytest.mark.parametrize("kind", REFUSALS)
 @pytest.mark.parametrize(("what", "name"), OBJECTS)
+@pytest.mark.parametrize("is_new", [False, True], ids=["same operator", "new operator"])
 async def test_what_is_deleted_comes_back_as_it_was_applied(
-    what: str, name: str, kind: str
+    what: str, name: str, kind: str, is_new: bool
 ) -> None:
     it = await refused(kind)
+    if is_new:
+        it.start_anew()
     before = copy.deepcopy(it.fake.get(what, name))
     it.fake.delete(what, name)
     await it.reconcile()

@@ -1,17 +1,15 @@
 """What was deleted or changed by somebody, and has to be as it was although the newest spec is
-refused. Pure, except that ``LastApplied`` remembers.
+refused. Pure.
 
-Called by ``reconciler``.
+Called by ``reconciler``; ``last_applied`` has what was applied.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tidegate_operator import names
-from tidegate_operator.names import BrokerKey
 from tidegate_operator.plan import ROUTE_KINDS, ObjectRef, autoscaled, belongs_to
 from tidegate_operator.render.inputs import Manifest
 from tidegate_operator.render.restart_hash import digest
@@ -27,33 +25,7 @@ _BASIC_KINDS: Final = frozenset(
 
 #: The same, and what scales pods and brings clients to them: never of a refused spec, so it is made
 #: again only if it is known what was applied.
-_KEPT_KINDS: Final = _BASIC_KINDS | {"HorizontalPodAutoscaler"} | ROUTE_KINDS
-
-
-class LastApplied:
-    """The objects of these kinds that were applied with the last spec that was not refused.
-
-    Of each broker, as long as this process runs: the API server has only what is there now. As
-    JSON, which takes a few kilobytes.
-    """
-
-    def __init__(self) -> None:
-        self._manifests: dict[BrokerKey, bytes] = {}
-
-    def remember(self, key: BrokerKey, manifests: Sequence[Manifest], *, is_new: bool) -> None:
-        """Take what has been applied, whole; ``is_new``: something of it was written just now."""
-        if is_new or key not in self._manifests:
-            chosen = [manifest for manifest in manifests if manifest["kind"] in _KEPT_KINDS]
-            self._manifests[key] = json.dumps(chosen).encode()
-
-    def forget(self, key: BrokerKey) -> None:
-        """The broker was deleted."""
-        self._manifests.pop(key, None)
-
-    def of(self, key: BrokerKey) -> Mapping[ObjectRef, Manifest]:
-        """Return what was applied; nothing if this process has applied nothing yet."""
-        manifests = json.loads(self._manifests.get(key, b"[]"))
-        return {ObjectRef.of(manifest): manifest for manifest in manifests}
+KEPT_KINDS: Final = _BASIC_KINDS | {"HorizontalPodAutoscaler"} | ROUTE_KINDS
 
 
 def basics(
@@ -62,7 +34,7 @@ def basics(
     status: Mapping[str, Any] | None,
     manifests: Sequence[Manifest],
     live: Mapping[ObjectRef, Manifest],
-    last_applied: Mapping[ObjectRef, Manifest],
+    last_applied: Sequence[Manifest],
     *,
     is_whole: bool,
 ) -> list[Manifest]:
@@ -76,7 +48,7 @@ def basics(
     routes.
     """
     if last_applied:
-        return list(last_applied.values())
+        return list(last_applied)
     published = {service.name: service for service in client_services(name, spec)}
     before = listener_status.services(name, status)
 
@@ -98,7 +70,7 @@ def basics(
     return [
         manifest
         for manifest, current in (
-            (one, live.get(ObjectRef.of(one))) for one in manifests if one["kind"] in _KEPT_KINDS
+            (one, live.get(ObjectRef.of(one))) for one in manifests if one["kind"] in KEPT_KINDS
         )
         if current is not None or is_wanted(manifest)
     ]
@@ -119,7 +91,7 @@ def superseded(
     """
 
     def is_superseded(ref: ObjectRef, manifest: Manifest) -> bool:
-        if ref.kind not in _KEPT_KINDS:
+        if ref.kind not in KEPT_KINDS:
             return False
         if ref.kind in ROUTE_KINDS and optional_kinds.get(ref.kind) != ref.api_version:
             return True

@@ -20,7 +20,7 @@ from tidegate_operator.backups.controller import BackupIndex, missing_target
 from tidegate_operator.kube.interface import Cluster
 from tidegate_operator.kube.store_pods import replace_servers
 from tidegate_operator.kube.store_volume import Growth, grow
-from tidegate_operator.kube.writer import ObjectWriter
+from tidegate_operator.kube.writer import ObjectWriter, WriteResult
 from tidegate_operator.live_objects import LiveObjects
 from tidegate_operator.names import BrokerKey
 from tidegate_operator.plan import ObjectRef, Plan, belongs_to, plan
@@ -29,7 +29,8 @@ from tidegate_operator.pods.poller import AdminApi, PodPoller, PodSummary
 from tidegate_operator.pods.shown_conditions import show_conditions
 from tidegate_operator.reconcile import interval
 from tidegate_operator.reconcile.changes import Desired, Written, conflict, rollout_change
-from tidegate_operator.reconcile.missing_objects import LastApplied, basics, superseded
+from tidegate_operator.reconcile.last_applied import LastApplied, record_of, ref_of
+from tidegate_operator.reconcile.missing_objects import basics, superseded
 from tidegate_operator.reconcile.observation import Observed, parse_spec
 from tidegate_operator.reconcile.state import broker_state
 from tidegate_operator.render import (
@@ -234,7 +235,7 @@ class Reconciler:
             observed.body.get("status"),
             manifests,
             observed.live.objects,
-            self._applied.of(observed.key),
+            self._applied.of(observed.owner, observed.live.objects),
             is_whole=observed.spec is not None,
         )
 
@@ -277,7 +278,10 @@ class Reconciler:
         store = store_changes.decide(
             owner, rollout.manifests, live, observed.pods, is_same_password=is_same_password
         )
-        changes = plan(store.manifests, live.values(), owner.uid, delete=desired.is_complete)
+        record = ref_of(owner.name)
+        others = [manifest for ref, manifest in live.items() if ref != record]
+        compared = others if desired.is_complete else live.values()
+        changes = plan(store.manifests, compared, owner.uid, delete=desired.is_complete)
         changes = rollout.applied(store.applied(changes))
 
         def in_use(applied: Plan) -> frozenset[ObjectRef]:
@@ -296,10 +300,29 @@ class Reconciler:
             await self._keep_up(observed, desired, written, store.manifests)
         else:
             if desired.is_complete and rollout.waiting is None:
-                is_new = bool(written.result.applied or written.result.deleted)
-                self._applied.remember(observed.key, desired.manifests, is_new=is_new)
+                await self._record(observed, desired, written.result)
             return await self._change_store(observed, desired, store, written)
         return written
+
+    async def _record(self, observed: Observed, desired: Desired, result: WriteResult) -> None:
+        """Keep what has been applied, whole. What cannot be kept holds up nothing."""
+        owner, live = observed.owner, observed.live.objects
+        if not (result.applied or result.deleted) and self._applied.is_current(owner, live):
+            return
+        record = record_of(owner, desired.manifests)
+        if self._applied.is_refused(owner, record):
+            return
+        await self._read_unlabelled(owner, [record], live)
+        changes = plan([record], live.values(), owner.uid, delete=False)
+        done = WriteResult(errors=[f"{ref} is not of this broker" for ref in changes.foreign])
+        await self._writer.write_each(
+            changes, live, done, observed.now, indispensable=ref_of(owner.name)
+        )
+        result.applied += done.applied
+        self._applied.written(owner, record, is_refused=bool(done.errors))
+        if done.errors:
+            fields = {"namespace": owner.namespace, "broker": owner.name, "reason": done.error}
+            log.warning("what was applied cannot be kept for a new operator", extra=fields)
 
     async def _change_store(
         self,
