@@ -453,12 +453,24 @@ class Reconciler:
 
     # Status
 
+    async def _creation_failure(
+        self, observed: Observed, store: live_state.Workload | None
+    ) -> live_state.CreationFailure | None:
+        """Return why the store has no pod: its StatefulSet does not say so, an event does."""
+        if not live_state.has_no_pods(store, observed.pods):
+            return None
+        name = names.workload(observed.owner.name, "redis")
+        event = await self._cluster.creation_failure(observed.owner.namespace, name)
+        return None if event is None else live_state.CreationFailure.of(event)
+
     async def _update_status(
         self, observed: Observed, desired: Desired, written: Written, pods: PodSummary
     ) -> dict[str, Any]:
         """Write the status if it has changed, and record events; return it."""
+        state = broker_state(observed, desired, written, pods)
         state = replace(
-            broker_state(observed, desired, written, pods),
+            state,
+            creation_failure=await self._creation_failure(observed, state.redis),
             backups=schedule.schedule_state(
                 observed.owner.name,
                 observed.usable.backup.schedule,
