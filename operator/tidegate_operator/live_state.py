@@ -140,6 +140,39 @@ def workload(manifest: Mapping[str, Any] | None) -> Workload:
     )
 
 
+@dataclass(slots=True, frozen=True)
+class CreationFailure:
+    """Why a pod could not be created, and when that was tried last."""
+
+    text: str
+    last: datetime | None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no retry helps: quotas and ServiceAccounts may come, a class seldom does."""
+        return "no PriorityClass with name" in self.text
+
+    @classmethod
+    def of(cls, event: Mapping[str, Any]) -> CreationFailure:
+        """Return what an event of a StatefulSet says: ``create Pod NAME in … error: REASON``."""
+        text = str(event.get("message", ""))
+        return cls(
+            text.partition(" failed error: ")[2] or text, timestamp(event.get("lastTimestamp"))
+        )
+
+
+def has_no_pods(store: Workload | None, pods: Iterable[Pod]) -> bool:
+    """Whether the bundled store should have pods, and has not a single one."""
+    return (
+        store is not None
+        and store.exists
+        and store.is_current
+        and store.desired > 0
+        and not store.total
+        and not any(pod.component == "redis" for pod in pods)
+    )
+
+
 def bundled_store(manifest: Mapping[str, Any] | None, pods: Iterable[Pod]) -> Workload:
     """Return the state of the bundled store's StatefulSet.
 

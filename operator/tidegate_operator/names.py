@@ -210,6 +210,11 @@ def listener_certificate(broker: str, listener: str) -> str:
     return f"{broker}-{listener}-tls"
 
 
+def last_applied_secret(broker: str) -> str:
+    """The Secret with the objects that are made again while a spec is refused."""
+    return f"{broker}-last-applied"
+
+
 def console_certificate(broker: str) -> str:
     """The cert-manager Certificate of the console, and its Secret."""
     return f"{broker}-console-tls"

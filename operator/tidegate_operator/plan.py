@@ -128,12 +128,12 @@ def plan(
     )
     if foreign:
         return Plan(foreign=foreign)
-    autoscaled = _autoscaled(desired)
+    scaled = autoscaled(desired)
     apply = []
     for ref, rendered in desired_objects.items():
         current = live_objects.get(ref)
         manifest = with_applied_hash(
-            keep_replicas(rendered, current) if ref in autoscaled else rendered
+            keep_replicas(rendered, current) if ref in scaled else rendered
         )
         if current is None or not is_applied(manifest, current):
             apply.append(manifest)
@@ -319,7 +319,7 @@ def _same_quantity(one: object, other: object) -> bool:
 # Replicas
 
 
-def _autoscaled(desired: Sequence[Manifest]) -> set[ObjectRef]:
+def autoscaled(desired: Sequence[Manifest]) -> set[ObjectRef]:
     """Return the targets of autoscalers."""
     targets = [
         manifest["spec"]["scaleTargetRef"]

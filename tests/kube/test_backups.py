@@ -207,3 +207,28 @@ def test_what_cannot_be_is_refused(space: Space, kubectl: Kubectl) -> None:
     with pytest.raises(Refused, match="at most 63 characters"):
         put(space, "a" * 64)
     assert "the Job has this name" not in kubectl("explain", "mqbk.spec.target.s3")
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_misspelt_field_of_a_backup_is_named(space: Space, kubectl: Kubectl) -> None:
+    backup = {
+        "apiVersion": names.API_VERSION,
+        "kind": names.BACKUP_KIND,
+        "metadata": {"name": "now", "namespace": space.name},
+        "spec": {"broker": "demo", "target": CLAIM, "retrys": 0},
+    }
+    kubectl("apply", "--validate=false", "-f", "-", stdin=json.dumps(backup))
+    assert "retrys" not in space.get(names.BACKUP_KIND, "now")["spec"]
+
+    def warnings() -> list[str]:
+        return [
+            one["message"]
+            for one in space.listed("Event")
+            if (one["type"], one["reason"]) == ("Warning", "FieldsDropped")
+            and one["involvedObject"]["kind"] == names.BACKUP_KIND
+        ]
+
+    (message,) = space.wait(warnings, "it is told")
+    assert "spec.retrys: unknown key" in message
+    shown = until(space, "now", "Pending", "BrokerMissing")["message"]
+    assert "spec.retrys: unknown key" in shown

@@ -41,6 +41,7 @@ EXPECTED = {
     ("Secret", "demo-admin"),
     ("Secret", "demo-authorities"),
     ("Secret", "demo-edge"),
+    ("Secret", "demo-last-applied"),
     ("Secret", "demo-redis"),
     ("Secret", "demo-router"),
     ("Service", "demo"),

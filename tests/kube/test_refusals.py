@@ -340,12 +340,32 @@ def test_pods_that_a_quota_keeps_away_are_said(space: Space) -> None:
     space.until_settled("demo")
 
 
+def degraded(space: Space) -> str:
+    return str(space.condition("demo", "Degraded")["message"])
+
+
+def test_a_store_whose_service_account_is_missing_is_said(space: Space) -> None:
+    space.put("demo", spec_of())
+    space.until_settled("demo")
+    space.put("demo", spec_of(redis={"bundled": {"serviceAccountName": "nowhere"}}))
+    space.until("demo", "Degraded", "PodsFailing", "True")
+    space.wait(
+        lambda: "serviceaccount " in degraded(space) and "nowhere" in degraded(space),
+        "the event of the StatefulSet is in the message",
+    )
+
+
 def test_a_store_whose_pod_cannot_be_made_is_said(space: Space) -> None:
     space.put("demo", spec_of())
     space.until_settled("demo")
     space.put("demo", spec_of(redis={"bundled": {"priorityClassName": "nowhere"}}))
     found = space.until("demo", "Degraded", "PodsFailing", "True")
-    assert "StatefulSet demo-redis makes no pod" in found["message"]
+    wanted = "StatefulSet demo-redis makes no pod: "
+    assert wanted in found["message"]
+    space.wait(
+        lambda: "no PriorityClass with name nowhere was found" in degraded(space),
+        "the event of the StatefulSet is in the message",
+    )
     assert space.condition("demo", "ConfigApplied")["status"] == "False"
     space.put("demo", spec_of())
     space.until("demo", "Degraded", "AsExpected")

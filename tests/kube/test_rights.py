@@ -174,6 +174,16 @@ def test_no_right_is_given_that_is_not_used(
     for kind in ("TCPRoute", "HTTPRoute", "TLSRoute"):
         space.wait(partial(has_gone, space, kind), f"the {kind} has gone")
     space.api.delete("MqttBroker", "routed", space.name)
+    # Why a store has no pod is looked up.
+    space.put("poor", spec_of(redis={"bundled": {"priorityClassName": "nowhere"}}))
+    space.wait(
+        lambda: any(
+            (one.verb, one.resource) == ("list", "events")
+            for one in plane.audit.since(mark, user=operator.user)
+        ),
+        "the events of its StatefulSet are read",
+    )
+    space.api.delete("MqttBroker", "poor", space.name)
     back_up(space, spare_kubelet, spec)
     # A larger volume is requested, whether its class can grow or not.
     space.put("demo", with_size(spec, "30Gi"))

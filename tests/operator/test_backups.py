@@ -30,6 +30,7 @@ from tidegate_operator.backups.controller import (
 )
 from tidegate_operator.kube.interface import Event
 from tidegate_operator.render.inputs import Settings
+from tidegate_operator.spec.backup_crd import not_observed
 
 #: The Job that deletes a file.
 DELETING = "mqbk-delete-uid-of-now"
@@ -359,6 +360,7 @@ async def test_misspelt_fields_are_named_with_every_outcome() -> None:
             {"spec": {"broker": "demo", "deletionPolice": "Delete", "job": {"retrys": 1}}}
         )
     }
+    it.body["status"] = not_observed()
     await it.run()
     await it.run()
     for name in ("deletionPolice", "job.retrys"):

@@ -13,6 +13,7 @@ import pytest
 from support.brokers import DAY, NOW, pair, spec_of
 from tidegate_operator.live_state import (
     Addresses,
+    CreationFailure,
     Pod,
     Workload,
     addresses,
@@ -401,6 +402,46 @@ def test_what_keeps_pods_away_for_a_moment_is_not_said() -> None:
     assert reasons(healthy(edges=away))["Degraded"] == ("False", "AsExpected")
     long = replace(away, failure_since=NOW - PATIENCE)
     assert reasons(healthy(edges=long))["Degraded"] == ("True", "PodsFailing")
+
+
+NO_CLASS = 'pods "demo-redis-0" is forbidden: no PriorityClass with name nowhere was found'
+NO_ACCOUNT = 'pods "demo-redis-0" is forbidden: error looking up service account iot/x'
+
+
+@pytest.mark.parametrize(
+    ("text", "age_s", "seconds", "is_named", "is_degraded"),
+    [
+        # No retry helps: it is named with the first look that knows of it.
+        (NO_CLASS, 0, 1, True, True),
+        # It may have been made a moment ago.
+        (NO_ACCOUNT, 0, 1, False, False),
+        (NO_ACCOUNT, 0, 5, True, True),
+        # Of an earlier failure.
+        (NO_CLASS, 60, 1, False, False),
+        (NO_CLASS, 60, 5, False, True),
+    ],
+)
+def test_why_the_store_has_no_pod_is_what_its_statefulset_has_said(
+    text: str, age_s: int, seconds: int, is_named: bool, is_degraded: bool
+) -> None:
+    state = healthy(
+        redis=Workload(1, 0, 0, 0, is_current=True, exists=True),
+        pods=[pod("e1"), pod("e2"), pod("r1", "router")],
+        creation_failure=CreationFailure(text, NOW - datetime.timedelta(seconds=age_s)),
+    )
+    first = status(state, None, NOW)
+    later = status(state, first, NOW + datetime.timedelta(seconds=seconds))
+    (found,) = (one for one in later["conditions"] if one["type"] == "Degraded")
+    assert (found["status"] == "True") == is_degraded
+    assert (text in found["message"]) == is_named
+    assert ("kubectl describe" in found["message"]) == (is_degraded and not is_named)
+
+
+def test_what_an_event_of_a_statefulset_says() -> None:
+    message = f"create Pod demo-redis-0 in StatefulSet demo-redis failed error: {NO_CLASS}"
+    event = {"message": message, "lastTimestamp": NOW.isoformat()}
+    assert CreationFailure.of(event) == CreationFailure(NO_CLASS, NOW)
+    assert CreationFailure.of({"message": "other"}) == CreationFailure("other", None)
 
 
 def test_a_store_whose_pod_cannot_be_made_is_said() -> None:

@@ -24,7 +24,7 @@ PARTS = ("authorities", "edge", "router")
 async def test_a_new_broker_is_made_and_becomes_ready() -> None:
     it = await harness()
     first = await it.reconcile()
-    assert first.applied == 24
+    assert first.applied == 25
     assert first.requeue_after_s == PROGRESSING_S
     assert it.conditions()["Progressing"] == ("True", "RollingOut")
     it.make_ready()
@@ -288,7 +288,7 @@ async def test_a_webhook_that_cannot_be_asked_holds_nothing_up() -> None:
         return await original(manifest)
 
     it.cluster.apply = apply  # type: ignore[method-assign] # the seam that is tested
-    assert (await it.reconcile()).applied == 24
+    assert (await it.reconcile()).applied == 25
 
 
 async def test_an_object_of_somebody_else_is_not_touched() -> None:
@@ -298,7 +298,7 @@ async def test_an_object_of_somebody_else_is_not_touched() -> None:
     assert it.fake.writes == []
     assert it.conditions()["Degraded"] == ("True", "NameTaken")
     it.fake.delete("Secret", "demo-edge")
-    assert (await it.reconcile()).applied == 24
+    assert (await it.reconcile()).applied == 25
 
 
 async def test_what_is_left_of_a_deleted_broker_is_not_counted_as_the_new_ones() -> None:

@@ -44,6 +44,13 @@ async def refused(kind: str) -> Harness:
     return it
 
 
+def start_without_a_record(it: Harness) -> None:
+    """Have a new operator, and nothing that says what was applied: an older one left nothing."""
+    it.start_anew()
+    it.fake.delete("Secret", "demo-last-applied")
+    it.fake.writes.clear()
+
+
 def data(it: Harness, part: str) -> dict[str, bytes]:
     return secret_data(it.fake.get("Secret", f"demo-{part}"))
 
@@ -118,17 +125,20 @@ async def test_a_secret_that_is_deleted_is_made_again(part: str, kind: str) -> N
         ("PodDisruptionBudget", "demo-router"),
     ],
 )
-@pytest.mark.parametrize("is_new", [False, True], ids=["same operator", "new operator"])
+@pytest.mark.parametrize("operator", ["same operator", "new operator", "without a record"])
 async def test_what_pods_need_is_made_again_when_it_is_deleted(
-    what: str, name: str, kind: str, is_new: bool
+    what: str, name: str, kind: str, operator: str
 ) -> None:
     it = await refused(kind)
-    if is_new:
+    if operator == "new operator":
         it.start_anew()
+    elif operator == "without a record":
+        start_without_a_record(it)
     before = it.fake.get(what, name)["spec"] if what != "ServiceAccount" else None
     it.fake.delete(what, name)
     await it.reconcile()
-    if is_new and (what, name) == ("NetworkPolicy", "demo-edge") and kind in _OTHER_LISTENERS:
+    is_of_edges = (what, name) == ("NetworkPolicy", "demo-edge")
+    if operator == "without a record" and is_of_edges and kind in _OTHER_LISTENERS:
         # It would shut out the clients of the listener that runs.
         assert ("apply", what, name) not in it.fake.writes
         return
@@ -139,9 +149,14 @@ async def test_what_pods_need_is_made_again_when_it_is_deleted(
 
 
 @pytest.mark.parametrize("kind", sorted(REFUSALS.keys() - {"service"}))
-async def test_a_service_that_is_deleted_comes_back_as_it_was_applied(kind: str) -> None:
+@pytest.mark.parametrize("is_new", [False, True], ids=["same operator", "new operator"])
+async def test_a_service_that_is_deleted_comes_back_as_it_was_applied(
+    kind: str, is_new: bool
+) -> None:
     """Not as a refused spec says: its type, its listeners."""
     it = await refused(kind)
+    if is_new:
+        it.start_anew()
     before = it.fake.get("Service", "demo")["spec"]
     it.fake.delete("Service", "demo")
     await it.reconcile()
@@ -160,9 +175,9 @@ async def test_a_policy_that_somebody_opens_is_closed_again(name: str, kind: str
 
 
 @pytest.mark.parametrize("name", ["demo-edge", "demo-redis"])
-async def test_a_new_operator_knows_an_opened_policy_by_what_was_applied(name: str) -> None:
+async def test_an_opened_policy_is_known_by_what_was_applied_without_a_record(name: str) -> None:
     it = await refused("unknown field")
-    it.start_anew()
+    start_without_a_record(it)
     policy = it.fake.get("NetworkPolicy", name)
     before = copy.deepcopy(policy["spec"])
     policy["spec"]["ingress"] = [{}]
@@ -188,9 +203,9 @@ async def test_what_is_applied_in_part_is_not_taken_back() -> None:
 
 
 @pytest.mark.parametrize("kind", ["invalid", "unknown field", "missing", "bad acl", "workload"])
-async def test_a_new_operator_makes_the_service_for_clients_again(kind: str) -> None:
+async def test_the_service_for_clients_is_made_again_without_a_record(kind: str) -> None:
     it = await refused(kind)
-    it.start_anew()
+    start_without_a_record(it)
     before = it.fake.get("Service", "demo")["spec"]
     it.fake.delete("Service", "demo")
     await it.reconcile()
@@ -199,9 +214,9 @@ async def test_a_new_operator_makes_the_service_for_clients_again(kind: str) -> 
 
 
 @pytest.mark.parametrize("kind", _OTHER_LISTENERS)
-async def test_a_new_operator_makes_no_service_for_other_listeners_than_run(kind: str) -> None:
+async def test_no_service_for_other_listeners_than_run_is_made_without_a_record(kind: str) -> None:
     it = await refused(kind)
-    it.start_anew()
+    start_without_a_record(it)
     it.fake.delete("Service", "demo")
     await it.reconcile()
     assert ("apply", "Service", "demo") not in it.fake.writes

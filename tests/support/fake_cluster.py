@@ -50,6 +50,8 @@ class FakeCluster:
         self.objects: dict[Key, Object] = {}
         self.writes: list[tuple[str, str, str]] = []
         self.refuse: dict[tuple[str, str], str] = {}
+        #: The same for what a dry run accepts.
+        self.refuse_late: dict[tuple[str, str], str] = {}
         self._version = 0
         self._owned: dict[tuple[Key, str], set[FieldPath]] = {}
 
@@ -59,11 +61,13 @@ class FakeCluster:
 
     def apply(self, manifest: Mapping[str, Any], *, manager: str, dry_run: bool = False) -> Object:
         """Apply as the operator does. Raises Refused."""
-        reason = self.refuse.get((manifest["kind"], manifest["metadata"]["name"]))
-        if reason is not None:
-            raise Refused(reason)
+        what = (manifest["kind"], manifest["metadata"]["name"])
+        if what in self.refuse:
+            raise Refused(self.refuse[what])
         if dry_run:
             return copy.deepcopy(dict(manifest))
+        if what in self.refuse_late:
+            raise Refused(self.refuse_late[what])
         self.writes.append(("apply", manifest["kind"], manifest["metadata"]["name"]))
         return self._apply(manifest, manager)
 

@@ -38,6 +38,8 @@ class FakeKubeApi:
         #: Pods of Jobs, and the last lines of their logs by name.
         self.pods_of_jobs: dict[str, list[Manifest]] = {}
         self.lines: dict[str, str] = {}
+        #: The newest event about a pod that cannot be created, by StatefulSet.
+        self.creation_failures: dict[str, Manifest] = {}
 
     def _reached(self) -> None:
         self.reads += 1
@@ -129,6 +131,10 @@ class FakeKubeApi:
 
     async def record_event(self, about: Manifest, kind: str, reason: str, message: str) -> None:
         self.events.append((kind, reason, message))
+
+    async def creation_failure(self, namespace: str, stateful_set: str) -> Manifest | None:
+        self._reached()
+        return self.creation_failures.get(stateful_set)
 
     async def optional_kinds(self) -> Mapping[str, str]:
         return self.kinds

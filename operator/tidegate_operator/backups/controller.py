@@ -296,7 +296,8 @@ class BackupController:
             is_warning = is_stalled or outcome.reason is BackupReason.POD_FAILING
             kind = "Warning" if is_warning else "Normal"
             await self._cluster.record_event(body, kind, outcome.reason, outcome.message)
-        if dropped and before is None:
+        # The definition's default is the status of one that no operator has seen.
+        if dropped and "phase" not in (before or {}):
             message = statuses.dropped_text(dropped)
             await self._cluster.record_event(body, "Warning", FIELDS_DROPPED, message)
 

@@ -293,6 +293,10 @@ class CachedCluster:
         """See ``Cluster``."""
         await self._cluster.record_event(about, kind, reason, message)
 
+    async def creation_failure(self, namespace: str, stateful_set: str) -> Manifest | None:
+        """See ``Cluster``."""
+        return await self._cluster.creation_failure(namespace, stateful_set)
+
     async def optional_kinds(self) -> Mapping[str, str]:
         """See ``Cluster``."""
         return await self._cluster.optional_kinds()

@@ -280,6 +280,22 @@ class KubeApi:
         except KubeError as error:
             log.warning("event rejected", extra={"reason": str(error)})
 
+    async def creation_failure(self, namespace: str, stateful_set: str) -> Manifest | None:
+        """See ``Cluster``. None if events must not be read: roles of an earlier chart."""
+        about = {"kind": "StatefulSet", "name": stateful_set}
+        fields = [f"involvedObject.{key}={value}" for key, value in about.items()]
+        query = {
+            "fieldSelector": ",".join([*fields, "reason=FailedCreate"]),
+            "limit": str(PAGE_SIZE),
+        }
+        try:
+            page = await self._server.request(
+                "GET", collection_path("v1", "Event", namespace), query=query
+            )
+        except KubeError:
+            return None
+        return max(page["items"], key=lambda one: one.get("lastTimestamp") or "", default=None)
+
     async def optional_kinds(self) -> Mapping[str, str]:
         """See ``Cluster``. Cached for ``KINDS_TTL_S``: CRDs may be installed later."""
         now_s = asyncio.get_running_loop().time()

@@ -103,5 +103,8 @@ class Cluster(Protocol):
     async def record_event(self, about: Manifest, kind: str, reason: str, message: str) -> None:
         """Record an event of an object: ``kind`` is Normal or Warning."""
 
+    async def creation_failure(self, namespace: str, stateful_set: str) -> Manifest | None:
+        """Return the newest event about a pod that a StatefulSet cannot create, None if none."""
+
     async def optional_kinds(self) -> Mapping[str, str]:
         """Return which kinds of ``plan.OPTIONAL_KINDS`` are installed, with their versions."""

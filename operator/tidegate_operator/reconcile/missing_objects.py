@@ -1,18 +1,16 @@
 """What was deleted or changed by somebody, and has to be as it was although the newest spec is
-refused. Pure, except that ``LastApplied`` remembers.
+refused. Pure.
 
-Called by ``reconciler``.
+Called by ``reconciler``; ``last_applied`` has what was applied.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tidegate_operator import names
-from tidegate_operator.names import BrokerKey
-from tidegate_operator.plan import ObjectRef
+from tidegate_operator.plan import ROUTE_KINDS, ObjectRef, autoscaled, belongs_to
 from tidegate_operator.render.inputs import Manifest
 from tidegate_operator.render.restart_hash import digest
 from tidegate_operator.spec.broker import MqttBrokerSpec
@@ -25,30 +23,9 @@ _BASIC_KINDS: Final = frozenset(
 )
 
 
-class LastApplied:
-    """The objects of these kinds that were applied with the last spec that was not refused.
-
-    Of each broker, as long as this process runs: the API server has only what is there now. As
-    JSON, which takes a few kilobytes.
-    """
-
-    def __init__(self) -> None:
-        self._manifests: dict[BrokerKey, bytes] = {}
-
-    def remember(self, key: BrokerKey, manifests: Sequence[Manifest], *, is_new: bool) -> None:
-        """Take what has been applied, whole; ``is_new``: something of it was written just now."""
-        if is_new or key not in self._manifests:
-            chosen = [manifest for manifest in manifests if manifest["kind"] in _BASIC_KINDS]
-            self._manifests[key] = json.dumps(chosen).encode()
-
-    def forget(self, key: BrokerKey) -> None:
-        """The broker was deleted."""
-        self._manifests.pop(key, None)
-
-    def of(self, key: BrokerKey) -> Mapping[ObjectRef, Manifest]:
-        """Return what was applied; nothing if this process has applied nothing yet."""
-        manifests = json.loads(self._manifests.get(key, b"[]"))
-        return {ObjectRef.of(manifest): manifest for manifest in manifests}
+#: The same, and what scales pods and brings clients to them: never of a refused spec, so it is made
+#: again only if it is known what was applied.
+KEPT_KINDS: Final = _BASIC_KINDS | {"HorizontalPodAutoscaler"} | ROUTE_KINDS
 
 
 def basics(
@@ -57,26 +34,28 @@ def basics(
     status: Mapping[str, Any] | None,
     manifests: Sequence[Manifest],
     live: Mapping[ObjectRef, Manifest],
-    last_applied: Mapping[ObjectRef, Manifest],
+    last_applied: Sequence[Manifest],
     *,
     is_whole: bool,
 ) -> list[Manifest]:
-    """Return a broker's Services, ServiceAccounts, NetworkPolicies and PodDisruptionBudgets.
+    """Return a broker's objects of the kept kinds.
 
     As they were applied last. Where that is not known, those of ``manifests`` of which the live
     object is a changed one, and the missing ones that do not depend on what is new in the spec: of
     one that is the usable part of another (``is_whole`` is false) only what belongs to pods that
     run; Services of the very listeners that they published before, since these ports run as the
-    spec before says; the policy of edges if it admits clients to all of them.
+    spec before says; the policy of edges if it admits clients to all of them; no autoscalers and no
+    routes.
     """
     if last_applied:
-        wanted = last_applied.items()
-        return [one for ref, one in wanted if ref not in live or _was_applied(one, live[ref])]
+        return list(last_applied)
     published = {service.name: service for service in client_services(name, spec)}
     before = listener_status.services(name, status)
 
     def is_wanted(manifest: Manifest) -> bool:
         kind, component = manifest["kind"], _component(manifest)
+        if kind not in _BASIC_KINDS:
+            return False
         if component == "edge" and kind == "NetworkPolicy":
             return all(
                 service in published and ports <= _ports(published[service])
@@ -91,10 +70,47 @@ def basics(
     return [
         manifest
         for manifest, current in (
-            (one, live.get(ObjectRef.of(one))) for one in manifests if one["kind"] in _BASIC_KINDS
+            (one, live.get(ObjectRef.of(one))) for one in manifests if one["kind"] in KEPT_KINDS
         )
-        if (is_wanted(manifest) if current is None else _was_applied(manifest, current))
+        if current is not None or is_wanted(manifest)
     ]
+
+
+def superseded(
+    kept: Sequence[Manifest],
+    refused: Sequence[Manifest],
+    live: Mapping[ObjectRef, Manifest],
+    owner_uid: str,
+    optional_kinds: Mapping[str, str],
+) -> frozenset[ObjectRef]:
+    """Return what of the objects to be kept must not be as it was any more.
+
+    That is what a newer spec has reached, since what can be applied is applied: an object that was
+    applied with another manifest, and an autoscaler of pods that ``refused`` (all that was to be
+    written) gives a fixed number. And routes in a version that the cluster does not have any more.
+    """
+
+    def is_superseded(ref: ObjectRef, manifest: Manifest) -> bool:
+        if ref.kind not in KEPT_KINDS:
+            return False
+        if ref.kind in ROUTE_KINDS and optional_kinds.get(ref.kind) != ref.api_version:
+            return True
+        if ref in live:
+            return belongs_to(live[ref], owner_uid) and not _was_applied(manifest, live[ref])
+        return any(_is_live(one, refused, live) for one in autoscaled([manifest]) - scaled)
+
+    scaled = autoscaled(refused)
+    by_ref = {ObjectRef.of(manifest): manifest for manifest in kept}
+    return frozenset(ref for ref, manifest in by_ref.items() if is_superseded(ref, manifest))
+
+
+def _is_live(
+    ref: ObjectRef, manifests: Sequence[Manifest], live: Mapping[ObjectRef, Manifest]
+) -> bool:
+    """Whether an object was applied with one of these manifests."""
+    return ref in live and any(
+        _was_applied(one, live[ref]) for one in manifests if ObjectRef.of(one) == ref
+    )
 
 
 def _was_applied(manifest: Manifest, live: Manifest) -> bool:

@@ -20,7 +20,7 @@ from tidegate_operator.backups.controller import BackupIndex, missing_target
 from tidegate_operator.kube.interface import Cluster
 from tidegate_operator.kube.store_pods import replace_servers
 from tidegate_operator.kube.store_volume import Growth, grow
-from tidegate_operator.kube.writer import ObjectWriter
+from tidegate_operator.kube.writer import ObjectWriter, WriteResult
 from tidegate_operator.live_objects import LiveObjects
 from tidegate_operator.names import BrokerKey
 from tidegate_operator.plan import ObjectRef, Plan, belongs_to, plan
@@ -29,7 +29,8 @@ from tidegate_operator.pods.poller import AdminApi, PodPoller, PodSummary
 from tidegate_operator.pods.shown_conditions import show_conditions
 from tidegate_operator.reconcile import interval
 from tidegate_operator.reconcile.changes import Desired, Written, conflict, rollout_change
-from tidegate_operator.reconcile.missing_objects import LastApplied, basics
+from tidegate_operator.reconcile.last_applied import LastApplied, record_of, ref_of
+from tidegate_operator.reconcile.missing_objects import basics, superseded
 from tidegate_operator.reconcile.observation import Observed, parse_spec
 from tidegate_operator.reconcile.state import broker_state
 from tidegate_operator.render import (
@@ -234,7 +235,7 @@ class Reconciler:
             observed.body.get("status"),
             manifests,
             observed.live.objects,
-            self._applied.of(observed.key),
+            self._applied.of(observed.owner, observed.live.objects),
             is_whole=observed.spec is not None,
         )
 
@@ -245,6 +246,10 @@ class Reconciler:
         if observed.is_paused:
             return Written()
         await self._read_unlabelled(observed.owner, desired.manifests, observed.live.objects)
+        if not desired.is_complete:
+            dropped = self._superseded(observed, desired, [])
+            manifests = [one for one in desired.manifests if ObjectRef.of(one) not in dropped]
+            desired = replace(desired, manifests=manifests)
         password = observed.live.secrets().redis.get("password")
         is_same_password = password == desired.owned_secrets.redis_password
         is_urgent = observed.usable.redis.own is not None and not is_same_password
@@ -273,7 +278,10 @@ class Reconciler:
         store = store_changes.decide(
             owner, rollout.manifests, live, observed.pods, is_same_password=is_same_password
         )
-        changes = plan(store.manifests, live.values(), owner.uid, delete=desired.is_complete)
+        record = ref_of(owner.name)
+        others = [manifest for ref, manifest in live.items() if ref != record]
+        compared = others if desired.is_complete else live.values()
+        changes = plan(store.manifests, compared, owner.uid, delete=desired.is_complete)
         changes = rollout.applied(store.applied(changes))
 
         def in_use(applied: Plan) -> frozenset[ObjectRef]:
@@ -289,13 +297,32 @@ class Reconciler:
                 )
             )
         if written.is_refused:
-            await self._keep_up(observed, desired, written)
+            await self._keep_up(observed, desired, written, store.manifests)
         else:
             if desired.is_complete and rollout.waiting is None:
-                is_new = bool(written.result.applied or written.result.deleted)
-                self._applied.remember(observed.key, desired.manifests, is_new=is_new)
+                await self._record(observed, desired, written.result)
             return await self._change_store(observed, desired, store, written)
         return written
+
+    async def _record(self, observed: Observed, desired: Desired, result: WriteResult) -> None:
+        """Keep what has been applied, whole. What cannot be kept holds up nothing."""
+        owner, live = observed.owner, observed.live.objects
+        if not (result.applied or result.deleted) and self._applied.is_current(owner, live):
+            return
+        record = record_of(owner, desired.manifests)
+        if self._applied.is_refused(owner, record):
+            return
+        await self._read_unlabelled(owner, [record], live)
+        changes = plan([record], live.values(), owner.uid, delete=False)
+        done = WriteResult(errors=[f"{ref} is not of this broker" for ref in changes.foreign])
+        await self._writer.write_each(
+            changes, live, done, observed.now, indispensable=ref_of(owner.name)
+        )
+        result.applied += done.applied
+        self._applied.written(owner, record, is_refused=bool(done.errors))
+        if done.errors:
+            fields = {"namespace": owner.namespace, "broker": owner.name, "reason": done.error}
+            log.warning("what was applied cannot be kept for a new operator", extra=fields)
 
     async def _change_store(
         self,
@@ -328,7 +355,13 @@ class Reconciler:
             store_problem=found.problem,
         )
 
-    async def _keep_up(self, observed: Observed, desired: Desired, written: Written) -> None:
+    async def _keep_up(
+        self,
+        observed: Observed,
+        desired: Desired,
+        written: Written,
+        refused: Sequence[Manifest],
+    ) -> None:
         """Write what must not wait until the spec is accepted, each object by itself."""
         owner, live = observed.owner, observed.live.objects
         await self._read_unlabelled(owner, desired.upkeep, live)
@@ -337,10 +370,23 @@ class Reconciler:
         if authorities in foreign:
             # What they have signed would be trusted by nobody.
             return
-        manifests = [one for one in desired.upkeep if ObjectRef.of(one) not in foreign]
+        dropped = foreign | self._superseded(observed, desired, refused)
+        manifests = [one for one in desired.upkeep if ObjectRef.of(one) not in dropped]
         changes = plan(manifests, live.values(), owner.uid, delete=False)
         await self._writer.write_each(
             changes, live, written.result, observed.now, indispensable=authorities
+        )
+
+    def _superseded(
+        self, observed: Observed, desired: Desired, refused: Sequence[Manifest]
+    ) -> frozenset[ObjectRef]:
+        """Return what must not be as it was any more, now that all of it has been read."""
+        return superseded(
+            desired.upkeep,
+            refused,
+            observed.live.objects,
+            observed.owner.uid,
+            observed.optional_kinds,
         )
 
     async def _read_unlabelled(
@@ -407,12 +453,24 @@ class Reconciler:
 
     # Status
 
+    async def _creation_failure(
+        self, observed: Observed, store: live_state.Workload | None
+    ) -> live_state.CreationFailure | None:
+        """Return why the store has no pod: its StatefulSet does not say so, an event does."""
+        if not live_state.has_no_pods(store, observed.pods):
+            return None
+        name = names.workload(observed.owner.name, "redis")
+        event = await self._cluster.creation_failure(observed.owner.namespace, name)
+        return None if event is None else live_state.CreationFailure.of(event)
+
     async def _update_status(
         self, observed: Observed, desired: Desired, written: Written, pods: PodSummary
     ) -> dict[str, Any]:
         """Write the status if it has changed, and record events; return it."""
+        state = broker_state(observed, desired, written, pods)
         state = replace(
-            broker_state(observed, desired, written, pods),
+            state,
+            creation_failure=await self._creation_failure(observed, state.redis),
             backups=schedule.schedule_state(
                 observed.owner.name,
                 observed.usable.backup.schedule,

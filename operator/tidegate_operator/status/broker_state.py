@@ -12,7 +12,7 @@ from typing import Final
 
 from tidegate_operator.backups.restore import RestoreState
 from tidegate_operator.backups.schedule import ScheduleState
-from tidegate_operator.live_state import Addresses, Pod, Workload
+from tidegate_operator.live_state import Addresses, CreationFailure, Pod, Workload
 from tidegate_operator.plan import ObjectRef
 from tidegate_operator.pods.config_state import Outdated
 from tidegate_operator.replicas.servers import StoreServer
@@ -53,6 +53,8 @@ class BrokerState:
     edges: Workload = field(default_factory=Workload)
     routers: Workload = field(default_factory=Workload)
     redis: Workload | None = None
+    #: Why the store's pod could not be created, if it has none; None if that is not known.
+    creation_failure: CreationFailure | None = None
     #: The console, None without one.
     console: Workload | None = None
     #: Whether the bundled store still exists although the spec names another one.

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from tidegate_operator import names
-from tidegate_operator.live_state import Workload, timestamp
+from tidegate_operator.live_state import Workload, has_no_pods, timestamp
 from tidegate_operator.pods.config_state import Outdated, has_config
 from tidegate_operator.replicas.condition import lasting_problem, store_replicated
 from tidegate_operator.spec.routes import OF_CONSOLE
@@ -173,20 +173,26 @@ def _ignore_short_failure(workload: Workload, now: datetime) -> Workload:
 def _store_without_pod(
     state: BrokerState, ready: Mapping[str, Any], now: datetime
 ) -> Workload | None:
-    """Return the store; with a failure if for ``PATIENCE`` it has had no pod to be ready."""
+    """Return the store; with a failure if it has had no pod to be ready for ``PATIENCE``, or if it
+    will have none."""
     store, since = state.redis, timestamp(ready.get("lastTransitionTime"))
-    if store is None or not (store.exists and store.is_current and store.desired):
+    if store is None or not has_no_pods(store, state.pods):
         return store
-    if any(pod.component == "redis" for pod in state.pods) or store.total:
+    if ready.get("status") != "False" or since is None:
         return store
-    if ready.get("status") != "False" or since is None or now - since < PATIENCE:
+    # Events stay for an hour: one of an earlier failure says nothing of this one. Clocks differ.
+    found = state.creation_failure
+    if found is not None and (found.last is None or found.last < since - PATIENCE):
+        found = None
+    if now - since < PATIENCE and not (found is not None and found.is_final):
         return store
     name = names.workload(state.name, "redis")
-    text = (
-        f"StatefulSet {name} makes no pod: kubectl describe statefulset {name} says why (a quota, "
-        "a PriorityClass or a ServiceAccount that does not exist, an admission webhook)"
+    general = (
+        f"kubectl describe statefulset {name} says why (a quota, a PriorityClass or a "
+        "ServiceAccount that does not exist, an admission webhook)"
     )
-    return replace(store, failure=text)
+    reason = general if found is None else found.text
+    return replace(store, failure=f"StatefulSet {name} makes no pod: {reason}")
 
 
 # ConfigApplied
