@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import pytest
 
+from support import processes
 from tidegate.runtime.process import thread_priority
 from tidegate.runtime.process.thread_priority import (
     NICE,
@@ -81,7 +82,8 @@ def test_an_unknown_processor_has_the_priority_alone(monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def process() -> Iterator[int]:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as found:
+    command = [sys.executable, "-c", "input()"]
+    with processes.start(command, stdin=subprocess.PIPE) as found:
         yield found.pid
         assert found.stdin is not None
         found.stdin.close()
