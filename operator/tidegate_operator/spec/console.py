@@ -160,10 +160,7 @@ class ConsoleSpec(PodSettings):
             return self
         if self.route_kind == "HTTPRoute" and self.tls is not None:
             raise ValueError("an HTTPRoute to the console requires that it has no tls")
-        if self.route_kind == "TLSRoute" and not gateway.hostnames:
-            raise ValueError("a TLSRoute requires gateway.hostnames")
-        if self.route_kind == "TCPRoute" and gateway.hostnames:
-            raise ValueError("a TCPRoute has no hostnames: it cannot tell them apart")
+        gateway.check_hostnames(self.route_kind)
         return self
 
     @property

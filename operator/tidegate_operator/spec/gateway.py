@@ -51,6 +51,13 @@ class RouteSettings(SpecSection):
     kind: RouteKind | None = None
     """Kind of the route."""
 
+    def check_hostnames(self, kind: RouteKind) -> None:
+        """Raise ValueError if a route of this kind cannot have these host names, or needs some."""
+        if kind == "TLSRoute" and not self.hostnames:
+            raise ValueError("a TLSRoute requires gateway.hostnames")
+        if kind == "TCPRoute" and self.hostnames:
+            raise ValueError("a TCPRoute has no hostnames: it cannot tell them apart")
+
 
 class ListenerGateway(RouteSettings):
     """A route of the Gateway API, named BROKER-LISTENER, to the Service of the listener."""

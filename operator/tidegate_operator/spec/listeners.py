@@ -283,10 +283,7 @@ class ListenerSpec(SpecSection):
         is_http = self.protocol == "ws" or (self.protocol == "auto" and self.tls is None)
         if self.route_kind == "HTTPRoute" and not is_http:
             raise ValueError("an HTTPRoute requires protocol ws, or auto without tls")
-        if self.route_kind == "TLSRoute" and not gateway.hostnames:
-            raise ValueError("a TLSRoute requires gateway.hostnames")
-        if self.route_kind == "TCPRoute" and gateway.hostnames:
-            raise ValueError("a TCPRoute has no hostnames: it cannot tell them apart")
+        gateway.check_hostnames(self.route_kind)
         return self
 
     @property
