@@ -457,6 +457,8 @@ def test_serve_prints_a_token_once_and_goes_on_without_its_console(
     assert first.get("/me").body["role"] == "admin"
     (node,) = first.get("/nodes").body["items"]
     assert (node["role"], node["ready"]) == ("serve", True)
+    wait_for(lambda: "console.yaml digest" in broker.stderr(), DEADLINE_S, "the chosen port read")
+    assert "restart_needed" not in broker.stderr()
     console = pid_of(broker, "console")
     # Clients go before people who look at them.
     assert os.getpriority(os.PRIO_PROCESS, console) > os.getpriority(os.PRIO_PROCESS, broker.pid)

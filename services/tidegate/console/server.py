@@ -58,6 +58,7 @@ class ConsoleServer:
         self._socket: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
         self.url = ""
+        self.port = 0
 
     def reload_certificate(self) -> None:
         """Read certificate and key again, for new connections. Raises OSError."""
@@ -70,7 +71,10 @@ class ConsoleServer:
             config.ssl.load_cert_chain(certificate, key, _no_password)
 
     async def start(self) -> None:
-        """Listen; ``url`` is known afterwards. Raises OSError, also for an unusable certificate."""
+        """Listen; ``url`` and ``port`` are known afterwards.
+
+        Raises OSError, also for an unusable certificate.
+        """
         if self.files:
             self.reload_certificate()
         host, port = self._config.address, self._config.port
@@ -78,10 +82,10 @@ class ConsoleServer:
             self._socket = listening(host, port)
         except OSError as error:
             raise OSError(error.errno, error.strerror, f"console {host}:{port}") from None
-        found: int = self._socket.getsockname()[1]
+        self.port = self._socket.getsockname()[1]
         scheme = "https" if self._config.tls_certificate is not None else "http"
         shown = f"[{host}]" if ":" in host else host
-        self.url = f"{scheme}://{shown}:{found}"
+        self.url = f"{scheme}://{shown}:{self.port}"
         self._task = asyncio.create_task(self._server.serve([self._socket]))
 
     async def stop(self) -> None:

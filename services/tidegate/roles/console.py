@@ -39,6 +39,18 @@ class ConsoleProcess(Process):
 
     role: ClassVar[str] = "console"
     command: ClassVar[Role] = "console"
+    #: Where it listens, once it does.
+    _port: int | None = None
+
+    def prepared(self, config: Config) -> Config:
+        """Leave port 0 as it is if the one that the system has chosen is written down in its place.
+
+        ``tidegate serve`` does, for the next console: nothing waits for a restart.
+        """
+        if self.config.console.port == 0 and config.console.port == self._port:
+            console = config.console.model_copy(update={"port": 0})
+            return config.model_copy(update={"console": console})
+        return config
 
     async def start(self, stack: contextlib.AsyncExitStack) -> str:
         """Build everything, listen, and connect to the store beside it."""
@@ -80,6 +92,7 @@ class ConsoleProcess(Process):
         )
         server = ConsoleServer(make_app(parts), console)
         await server.start()
+        self._port = server.port
         stack.push_async_callback(server.stop)
         if server.files:
             watch = FileWatch(
