@@ -232,15 +232,20 @@ def test_where_the_console_is_comes_from_options_environment_or_a_context(
     assert ctl("nodes")[0] == 2
 
 
+def without_contexts(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    """Have `tidegate ctl` know no console by itself."""
+    for name in ("API", "TOKEN", "CONTEXT"):
+        monkeypatch.delenv(f"TIDEGATECTL_{name}", raising=False)
+    monkeypatch.setenv("TIDEGATECTL_CONFIG", str(directory / "none.yaml"))
+
+
 def test_on_the_machine_of_serve_nothing_need_be_given(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     start_broker: StartBroker,
 ) -> None:
-    for name in ("API", "TOKEN", "CONTEXT"):
-        monkeypatch.delenv(f"TIDEGATECTL_{name}", raising=False)
-    monkeypatch.setenv("TIDEGATECTL_CONFIG", str(tmp_path / "none.yaml"))
+    without_contexts(monkeypatch, tmp_path)
     broker = start_broker(
         environment=with_console(),
         console={"port": free_port()},
@@ -266,9 +271,7 @@ def test_a_port_that_the_system_has_chosen_is_found_also_beside_an_external_stor
     tmp_path: Path,
     start_broker: StartBroker,
 ) -> None:
-    for name in ("API", "TOKEN", "CONTEXT"):
-        monkeypatch.delenv(f"TIDEGATECTL_{name}", raising=False)
-    monkeypatch.setenv("TIDEGATECTL_CONFIG", str(tmp_path / "none.yaml"))
+    without_contexts(monkeypatch, tmp_path)
     broker = start_broker(
         environment=with_console(),
         console={"port": 0},
